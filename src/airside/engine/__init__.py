@@ -1,0 +1,1 @@
+"""Drives a task to a terminal phase."""

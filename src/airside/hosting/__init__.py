@@ -1,0 +1,1 @@
+"""Adapters that make agents written against other interfaces ours."""

@@ -1,0 +1,206 @@
+"""What to run: the task as its author wrote it, and the task as an agent is asked to run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from airside.model.errors import ConversionError, UsageError
+from airside.model.redaction import redact
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class TaskType(NamedTuple):
+    """The name that picks an agent, and its version (Flyte's task category).
+
+    >>> TaskType("spark")
+    TaskType(name='spark', version=0)
+    """
+
+    name: str
+    version: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """The declared inputs and outputs of a task: Python types by name."""
+
+    inputs: Mapping[str, Any] = EMPTY
+    outputs: Mapping[str, Any] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Sql:
+    """A SQL statement and its dialect ("ansi", "hive", "other", or empty)."""
+
+    statement: str
+    dialect: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container to run: image, command, arguments, environment and resources.
+
+    `requests` and `limits` map a resource ("cpu", "memory", "gpu", "storage", "ephemeral_storage")
+    to a Kubernetes quantity ("500m", "1Gi").
+    """
+
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = EMPTY
+    requests: Mapping[str, str] = EMPTY
+    limits: Mapping[str, str] = EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Which run of which task this is, and on whose behalf.
+
+    `attempt` counts from 0. `task_name` and `task_version` are the template's id; `name` is the
+    execution's. Nothing here is verified by Airside: the caller says it.
+    """
+
+    project: str = ""
+    domain: str = ""
+    org: str = ""
+    name: str = ""
+    node_id: str = ""
+    attempt: int = 0
+    task_name: str = ""
+    task_version: str = ""
+    namespace: str = ""
+    service_account: str = ""
+    labels: Mapping[str, str] = EMPTY
+    annotations: Mapping[str, str] = EMPTY
+    env: Mapping[str, str] = EMPTY
+    identity: Mapping[str, str] = EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Credentials and settings for one backend account, by name. Secret values never show in its repr.
+
+    >>> Connection(secrets={"token": "s3cr3t"}, configs={"host": "example.org"})
+    Connection(name='', secrets={'token': '***'}, configs={'host': 'example.org'})
+    """
+
+    name: str = ""
+    secrets: Mapping[str, str] = EMPTY
+    configs: Mapping[str, str] = EMPTY
+
+    def __repr__(self) -> str:
+        hidden = dict.fromkeys(self.secrets, "***")
+        return f"Connection(name={self.name!r}, secrets={hidden!r}, configs={dict(self.configs)!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """The circumstances of one call to an agent: for whom, until when.
+
+    `deadline` is a `time.monotonic()` value, or None if the caller waits for ever; `key` names the
+    task attempt that the job belongs to (32 lower-case hex digits, or empty if unknown).
+    """
+
+    connection: Connection | None = None
+    output_prefix: str = ""
+    key: str = ""
+    deadline: float | None = None
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline (never negative), or None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task to run, as an agent receives it.
+
+    `inputs` converts each value when it is first read; a value that does not fit its declared type
+    raises `ConversionError` with its path, which fails the task for good. `config` is the template's
+    `custom`: settings that the task's author gave to this kind of task. `key` names this attempt: the
+    same attempt asked for twice has the same key, so it is what makes a create idempotent.
+    `template` is the untouched protobuf, for whoever needs it.
+    """
+
+    type: TaskType
+    inputs: Mapping[str, Any] = EMPTY
+    config: Mapping[str, Any] = EMPTY
+    sql: Sql | None = None
+    container: Container | None = None
+    interface: Interface = field(default_factory=Interface)
+    output_prefix: str = ""
+    key: str = ""
+    execution: Execution = field(default_factory=Execution)
+    connection: Connection | None = None
+    template: Any = None
+
+    def __repr__(self) -> str:
+        return redact(f"Task({self.type}, name={self.execution.task_name!r}, key={self.key!r})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTemplate:
+    """A task as its author writes it: inert data, run by `airside run`, by an engine, or by Flyte.
+
+    `inputs` and `outputs` map names to Python types (`kwtypes`); `defaults` gives inputs that may be
+    left out. `config` reaches the agent as `task.config`. `retries` is the number of further attempts
+    after a retryable failure, `timeout` the seconds one attempt may take (None: no limit).
+
+    >>> from airside import kwtypes
+    >>> TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int)).name
+    'hello'
+    """
+
+    name: str
+    task_type: str
+    task_type_version: int = 0
+    inputs: Mapping[str, Any] = EMPTY
+    outputs: Mapping[str, Any] = EMPTY
+    defaults: Mapping[str, Any] = EMPTY
+    config: Mapping[str, Any] = EMPTY
+    sql: Sql | None = None
+    container: Container | None = None
+    version: str = ""
+    doc: str = ""
+    retries: int = 0
+    timeout: float | None = None
+    cache: bool = False
+    cache_version: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.task_type:
+            raise UsageError("A task needs a name and a task_type.")
+        unknown = set(self.defaults) - set(self.inputs)
+        if unknown:
+            raise UsageError(f"Task {self.name!r} has defaults for undeclared inputs: {', '.join(sorted(unknown))}.")
+
+    @property
+    def type(self) -> TaskType:
+        """The task type and version that pick an agent."""
+        return TaskType(self.task_type, self.task_type_version)
+
+    @property
+    def interface(self) -> Interface:
+        """The declared inputs and outputs."""
+        return Interface(self.inputs, self.outputs)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The given inputs with the defaults added; a missing or undeclared one raises `ConversionError`."""
+        for name in values:
+            if name not in self.inputs:
+                known = ", ".join(self.inputs) or "none"
+                raise ConversionError(f"inputs.{name}", f"not an input of {self.name} (inputs: {known})")
+        merged = {**self.defaults, **values}
+        for name in self.inputs:
+            if name not in merged:
+                raise ConversionError(f"inputs.{name}", "missing")
+        return merged

@@ -1,0 +1,1 @@
+"""One event, a list of hooks: logs, metrics, traces."""

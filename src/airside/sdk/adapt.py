@@ -1,0 +1,178 @@
+"""Turn an author's agent into the raw protocol: metadata to bytes, `def` to threads, results checked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from airside.model import AgentError, Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
+from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
+from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
+from airside.sdk.invoke import Invoker, accepts, timeout_for
+from airside.sdk.metadata import codec_for
+from airside.sdk.stream import iterate
+
+Adapter = Callable[[object], Agent | None]
+
+_OPTIONAL = ("get_many", "find", "links", "logs", "metrics", "read_handle")
+
+
+def adapt(agent: object, adapters: Sequence[Adapter] = ()) -> Agent:
+    """The raw protocol of any agent. `adapters` know further kinds of agent (hosted ones).
+
+    Raises `PluginError` if the object is no agent or lacks a method.
+    """
+    check(agent)
+    if isinstance(agent, Agent):
+        return agent
+    if isinstance(agent, AsyncAgent):
+        return AsyncFace(agent)
+    if isinstance(agent, SyncAgent):
+        return SyncFace(agent)
+    for adapter in adapters:
+        adapted = adapter(agent)
+        if adapted is not None:
+            return adapted
+    raise PluginError(f"Nothing here knows how to run {type(agent).__name__}.")
+
+
+class Face(Agent):
+    """What the faces share: the declaration, options, open and close."""
+
+    def __init__(self, author: Any) -> None:
+        self.author = author
+        self.name = name_of(author)
+        self.task_types = task_types_of(author)
+        self.settings = settings_of(author)
+        self.options_type = getattr(author, "Options", None)
+        self.invoker = Invoker(self.name)
+        self._takes_call: dict[str, bool] = {}
+
+    async def open(self, options: Any) -> None:
+        method = getattr(self.author, "open", None)
+        if method is not None:
+            arguments = (options,) if accepts(method, "options") else ()
+            await self.invoker.invoke(method, *arguments, timeout=self.settings.create_timeout, lane="control")
+
+    async def close(self) -> None:
+        method = getattr(self.author, "close", None)
+        try:
+            if method is not None:
+                await self.invoker.invoke(method, timeout=self.settings.call_timeout, lane="control")
+        finally:
+            self.invoker.close()
+
+    async def invoke(
+        self, name: str, *args: Any, call: Call, timeout: float, lane: str = "refresh", **kwargs: Any
+    ) -> Any:
+        """Call the author's method `name`, with `call` if it takes it."""
+        method = getattr(self.author, name)
+        if self._wants_call(name, method):
+            kwargs["call"] = call
+        return await self.invoker.invoke(method, *args, timeout=timeout, lane=lane, **kwargs)
+
+    def _wants_call(self, name: str, method: Callable[..., Any]) -> bool:
+        known = self._takes_call.get(name)
+        if known is None:
+            known = self._takes_call[name] = accepts(method, "call")
+        return known
+
+
+class AsyncFace(Face):
+    """`AsyncAgent[M]` as the raw protocol."""
+
+    def __init__(self, author: AsyncAgent[Any]) -> None:
+        super().__init__(author)
+        self.supports = frozenset(name for name in _OPTIONAL if callable(getattr(author, name, None)))
+        self.codec = codec_for(metadata_type_of(author))
+
+    async def create(self, task: Task, call: Call) -> bytes:
+        job = await self.invoke("create", task, call=call, timeout=self.settings.create_timeout, lane="control")
+        return self._encode(job, "create")
+
+    async def get(self, meta: bytes, call: Call) -> Resource:
+        limit = timeout_for(call, self.settings.call_timeout)
+        return self._checked(await self.invoke("get", self.codec.decode(meta), call=call, timeout=limit), "get")
+
+    async def delete(self, meta: bytes, call: Call) -> None:
+        limit = self.settings.call_timeout
+        await self.invoke("delete", self.codec.decode(meta), call=call, timeout=limit, lane="control")
+
+    async def get_many(self, metas: Sequence[bytes], call: Call) -> Sequence[Resource | Exception]:
+        jobs = [self.codec.decode(meta) for meta in metas]
+        answers = await self.invoke("get_many", jobs, call=call, timeout=self.settings.call_timeout)
+        if len(answers) != len(jobs):
+            raise TypeError(f"{self.name}.get_many returned {len(answers)} answers for {len(jobs)} jobs")
+        return [one if isinstance(one, Exception) else self._checked(one, "get_many") for one in answers]
+
+    async def find(self, task: Task, key: str, call: Call) -> bytes | None:
+        job = await self.invoke("find", task, key, call=call, timeout=self.settings.call_timeout, lane="control")
+        return None if job is None else self._encode(job, "find")
+
+    def links(self, meta: bytes) -> Sequence[LogLink]:
+        return tuple(self.author.links(self.codec.decode(meta))) if "links" in self.supports else ()
+
+    def logs(self, meta: bytes, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
+        kwargs: dict[str, Any] = {"after": after, "limit": limit}
+        if self._wants_call("logs", self.author.logs):
+            kwargs["call"] = call
+        return iterate(lambda: self.author.logs(self.codec.decode(meta), **kwargs), name=f"{self.name}-logs")
+
+    async def metrics(
+        self, meta: bytes, *, queries: Sequence[str], start: datetime, end: datetime, step: float, call: Call
+    ) -> Sequence[Metric]:
+        limit = timeout_for(call, self.settings.call_timeout)
+        job = self.codec.decode(meta)
+        series = await self.invoke(
+            "metrics", job, queries=queries, start=start, end=end, step=step, call=call, timeout=limit
+        )
+        return list(series)
+
+    def read_handle(self, data: bytes) -> bytes | None:
+        if "read_handle" not in self.supports:
+            return None
+        job = self.author.read_handle(data)
+        return None if job is None else self._encode(job, "read_handle")
+
+    def _encode(self, job: Any, method: str) -> bytes:
+        try:
+            return self.codec.encode(job)
+        except (TypeError, ValueError, AttributeError) as exc:
+            raise TypeError(
+                f"{self.name}.{method} returned {type(job).__name__}, which is not its job metadata: {exc}"
+            ) from exc
+
+    def _checked(self, resource: Any, method: str) -> Resource:
+        if not isinstance(resource, Resource):
+            raise TypeError(f"{self.name}.{method} returned {type(resource).__name__}, not a Resource")
+        return resource
+
+
+class SyncFace(Face):
+    """`SyncAgent` as the raw protocol."""
+
+    is_sync = True
+
+    async def do(self, task: Task, call: Call) -> Resource:
+        resource = await self.invoke("do", task, call=call, timeout=self.settings.create_timeout, lane="control")
+        if not isinstance(resource, Resource):
+            raise TypeError(f"{self.name}.do returned {type(resource).__name__}, not a Resource")
+        if not resource.phase.is_terminal:
+            raise Fail(
+                f"{self.name}.do returned the phase {resource.phase.name}, which is not terminal.",
+                code="AgentError",
+            )
+        return resource
+
+
+def describe(exc: BaseException) -> str:
+    """One line that says what an exception means, never empty.
+
+    >>> describe(TimeoutError())
+    'TimeoutError'
+    """
+    text = " ".join(str(exc).split())
+    if isinstance(exc, AgentError):
+        return text or exc.code
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -1,0 +1,88 @@
+"""Read what an author's agent declares, and say in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from airside.model import PluginError, TaskType
+from airside.sdk.agent import Agent, AgentSettings, AsyncAgent, SyncAgent
+from airside.sdk.agent_base import AgentBase
+
+_REQUIRED: dict[type, tuple[str, ...]] = {
+    AsyncAgent: ("create", "get", "delete"),
+    SyncAgent: ("do",),
+    AgentBase: ("create", "get", "delete"),
+}
+
+
+def name_of(agent: object) -> str:
+    """The agent's name; the class name unless it says otherwise."""
+    return getattr(agent, "name", "") or type(agent).__name__
+
+
+def task_types_of(agent: object) -> tuple[TaskType, ...]:
+    """The task types that an agent declares, as `TaskType`s without repeats."""
+    declared: Iterable[Any] = getattr(agent, "task_types", ()) or ()
+    single = getattr(agent, "task_type", "")
+    entries = [*([single] if single else []), *declared]
+    found: dict[TaskType, None] = {}
+    for entry in entries:
+        found[_task_type(entry, agent)] = None
+    if not found:
+        raise PluginError(f'Agent {name_of(agent)} declares no task type; set task_type = "..." on the class.')
+    return tuple(found)
+
+
+def settings_of(agent: object) -> AgentSettings:
+    """The agent's settings, checked."""
+    values: dict[str, Any] = {field.name: getattr(agent, field.name, field.default) for field in fields(AgentSettings)}
+    for name, value in values.items():
+        if isinstance(getattr(AgentSettings(), name), bool):
+            if not isinstance(value, bool):
+                raise PluginError(f"Agent {name_of(agent)}: {name} must be True or False, not {value!r}.")
+        elif not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+            raise PluginError(f"Agent {name_of(agent)}: {name} must be a number of seconds above 0, not {value!r}.")
+    return AgentSettings(**values)
+
+
+def check(agent: object) -> None:
+    """Raise `PluginError` unless the agent can be served."""
+    if isinstance(agent, type):
+        raise PluginError(f"Register an instance, not the class: {agent.__name__}().")
+    face = next((face for face in _REQUIRED if isinstance(agent, face)), None)
+    if face is None:
+        if isinstance(agent, Agent):
+            return
+        raise PluginError(f"{type(agent).__name__} is not an agent; subclass AsyncAgent, SyncAgent or AgentBase.")
+    missing = [name for name in _REQUIRED[face] if not callable(getattr(agent, name, None))]
+    if missing:
+        raise PluginError(f"Agent {name_of(agent)} ({face.__name__}) has no method {' and no method '.join(missing)}.")
+    task_types_of(agent)
+    settings_of(agent)
+
+
+def metadata_type_of(agent: AsyncAgent[Any]) -> Any:
+    """The `M` of `AsyncAgent[M]`."""
+    for cls in type(agent).__mro__:
+        for generic in getattr(cls, "__orig_bases__", ()):
+            if typing.get_origin(generic) is AsyncAgent:
+                metadata_type = typing.get_args(generic)[0]
+                if not isinstance(metadata_type, typing.TypeVar):
+                    return metadata_type
+    raise PluginError(
+        f"Agent {name_of(agent)} does not say what its job metadata is; write AsyncAgent[Job] with a dataclass Job."
+    )
+
+
+def _task_type(entry: Any, agent: object) -> TaskType:
+    match entry:
+        case TaskType():
+            return entry
+        case str() if entry:
+            return TaskType(entry)
+        case (str() as name, int() as version) if name and version >= 0:
+            return TaskType(name, version)
+    raise PluginError(f'Agent {name_of(agent)}: a task type is "name" or ("name", version), not {entry!r}.')

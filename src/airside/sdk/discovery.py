@@ -1,0 +1,67 @@
+"""Find agents: installed plugins by entry point, and modules named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from airside.model import AirsideError, PluginError
+from airside.sdk.registry import AgentRegistry, Registry
+
+GROUP = "airside.agents"
+
+
+def installed_plugins() -> Sequence[EntryPoint]:
+    """The entry points of every installed plugin, by name."""
+    return sorted(entry_points(group=GROUP), key=lambda plugin: plugin.name)
+
+
+def load_plugins(registry: Registry, plugins: Iterable[EntryPoint]) -> None:
+    """Register an instance of each plugin's class. One that fails is kept in `registry.broken`; the others serve on."""
+    for plugin in plugins:
+        source = f"entry point {plugin.name} = {plugin.value}"
+        try:
+            loaded = plugin.load()
+            registry.register(loaded() if isinstance(loaded, type) else loaded, source=source)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - a plugin that calls sys.exit must not end the service either
+            registry.add_broken(source, explain(exc))
+
+
+def load_modules(registry: Registry, modules: Sequence[str]) -> None:
+    """Import modules and register the agents that they put into `AgentRegistry`.
+
+    The working directory comes first on `sys.path`. Raises `PluginError` for a module that cannot be imported:
+    it was asked for by name.
+    """
+    if not modules:
+        return
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            raise PluginError(f"Module {module!r} cannot be imported: {explain(exc)}") from exc
+    if AgentRegistry is not registry:
+        for entry in AgentRegistry:
+            registry.register(entry.agent, override=True, source=entry.source)
+
+
+def explain(exc: BaseException) -> str:
+    """One sentence for an error while loading.
+
+    >>> explain(ModuleNotFoundError("No module named 'snowflake'", name="snowflake"))
+    "ModuleNotFoundError: No module named 'snowflake'"
+    """
+    if isinstance(exc, AirsideError):
+        return str(exc)
+    text = " ".join(str(exc).split())
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -1,0 +1,155 @@
+"""Job metadata: the author's small class to bytes and back, as JSON.
+
+Reading is tolerant: a field that a newer version added is ignored, one that an older version lacked takes
+its default, so that jobs in flight survive an upgrade of their agent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import types
+import typing
+from collections.abc import Callable
+from datetime import date, datetime
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from airside.model import PluginError
+
+M = TypeVar("M")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MetadataCodec(Generic[M]):
+    """How one metadata class travels: `encode` to bytes, `decode` back.
+
+    >>> @dataclasses.dataclass
+    ... class Job:
+    ...     id: str
+    ...     region: str = "eu"
+    >>> codec = codec_for(Job)
+    >>> codec.encode(Job("j-1"))
+    b'{"id":"j-1","region":"eu"}'
+    >>> codec.decode(b'{"id": "j-1", "added_later": 1}').region
+    'eu'
+    """
+
+    encode: Callable[[M], bytes]
+    decode: Callable[[bytes], M]
+
+
+def codec_for(cls: Any) -> MetadataCodec[Any]:
+    """The codec of a metadata class: a dataclass, a pydantic model, a msgspec struct, `str`, `dict` or `bytes`.
+
+    Raises `PluginError` for a class that is not JSON, naming the field.
+    """
+    if cls is bytes:
+        return MetadataCodec(bytes, bytes)
+    if cls is str or cls is dict or typing.get_origin(cls) is dict:
+        return MetadataCodec(_dumps, json.loads)
+    if dataclasses.is_dataclass(cls):
+        read = _reader(cls, _name(cls))
+        return MetadataCodec(_encode_dataclass, lambda data: read(json.loads(data)))
+    if hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump_json"):
+        return MetadataCodec(lambda job: job.model_dump_json().encode(), cls.model_validate_json)
+    if hasattr(cls, "__struct_fields__"):
+        import msgspec
+
+        return MetadataCodec(msgspec.json.encode, partial(msgspec.json.decode, type=cls))
+    raise PluginError(
+        f"Job metadata {_name(cls)} must be a dataclass, a pydantic model, a msgspec struct, "
+        "or a str or dict of JSON values."
+    )
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), default=_plain).encode()
+
+
+def _encode_dataclass(job: Any) -> bytes:
+    return _dumps({field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+Reader = Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _reader(annotation: Any, path: str) -> Reader:
+    """A function that makes a value of `annotation` out of parsed JSON."""
+    if annotation in (Any, str, int, float, bool, None, type(None), list, dict, object):
+        return _same
+    if dataclasses.is_dataclass(annotation):
+        return _dataclass_reader(annotation, path)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return annotation
+    if annotation is datetime:
+        return datetime.fromisoformat
+    if annotation is date:
+        return date.fromisoformat
+    return _generic_reader(annotation, path)
+
+
+def _generic_reader(annotation: Any, path: str) -> Reader:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _reader(args[0], path)
+    if origin is typing.Literal:
+        return _same
+    if origin is dict and args[0] is str:
+        item = _reader(args[1], f"{path}[...]")
+        return lambda value: {key: item(one) for key, one in value.items()}
+    if origin is list:
+        item = _reader(args[0], f"{path}[...]")
+        return lambda value: [item(one) for one in value]
+    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
+        item = _reader(args[0], f"{path}[...]")
+        return lambda value: tuple(item(one) for one in value)
+    if origin in (typing.Union, types.UnionType):
+        others = [arg for arg in args if arg is not type(None)]
+        readers = [_reader(arg, path) for arg in others]
+        if len(others) == 1:
+            return lambda value: None if value is None else readers[0](value)
+        if all(reader is _same for reader in readers):
+            return _same
+    raise PluginError(
+        f"Job metadata {path} has type {_name(annotation)}, which is not a JSON value; "
+        "use str, int, float, bool, list, dict or a dataclass of them."
+    )
+
+
+def _dataclass_reader(cls: Any, path: str) -> Reader:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    readers = {
+        field.name: _reader(hints[field.name], f"{path}.{field.name}")
+        for field in dataclasses.fields(cls)
+        if field.init
+    }
+    if all(reader is _same for reader in readers.values()):
+
+        def read_flat(value: dict[str, Any]) -> Any:
+            try:
+                return cls(**value)
+            except TypeError:
+                return cls(**{name: value[name] for name in readers if name in value})
+
+        return read_flat
+    return lambda value: cls(**{name: read(value[name]) for name, read in readers.items() if name in value})
+
+
+def _name(annotation: Any) -> str:
+    return getattr(annotation, "__name__", None) or str(annotation)

@@ -1,0 +1,1 @@
+"""The gRPC service: dispatch, handle, watch, health."""
