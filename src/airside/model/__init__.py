@@ -15,7 +15,6 @@ from airside.model.errors import (
 from airside.model.phase import Phase
 from airside.model.resource import LogLine, LogLink, Metric, OutputsAt, Resource
 from airside.model.task import (
-    EMPTY,
     Call,
     Connection,
     Container,
@@ -36,7 +35,6 @@ __all__ = (
     "Container",
     "ConversionError",
     "Directory",
-    "EMPTY",
     "Execution",
     "Fail",
     "File",

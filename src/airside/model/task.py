@@ -5,13 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from airside.model.errors import ConversionError, UsageError
 from airside.model.redaction import redact
-
-EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class TaskType(NamedTuple):
@@ -32,8 +29,8 @@ class TaskType(NamedTuple):
 class Interface:
     """The declared inputs and outputs of a task: Python types by name."""
 
-    inputs: Mapping[str, Any] = EMPTY
-    outputs: Mapping[str, Any] = EMPTY
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +52,9 @@ class Container:
     image: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = EMPTY
-    requests: Mapping[str, str] = EMPTY
-    limits: Mapping[str, str] = EMPTY
+    env: Mapping[str, str] = field(default_factory=dict)
+    requests: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +75,10 @@ class Execution:
     task_version: str = ""
     namespace: str = ""
     service_account: str = ""
-    labels: Mapping[str, str] = EMPTY
-    annotations: Mapping[str, str] = EMPTY
-    env: Mapping[str, str] = EMPTY
-    identity: Mapping[str, str] = EMPTY
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +90,8 @@ class Connection:
     """
 
     name: str = ""
-    secrets: Mapping[str, str] = EMPTY
-    configs: Mapping[str, str] = EMPTY
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    configs: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         hidden = dict.fromkeys(self.secrets, "***")
@@ -132,8 +129,8 @@ class Task:
     """
 
     type: TaskType
-    inputs: Mapping[str, Any] = EMPTY
-    config: Mapping[str, Any] = EMPTY
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     sql: Sql | None = None
     container: Container | None = None
     interface: Interface = field(default_factory=Interface)
@@ -163,10 +160,10 @@ class TaskTemplate:
     name: str
     task_type: str
     task_type_version: int = 0
-    inputs: Mapping[str, Any] = EMPTY
-    outputs: Mapping[str, Any] = EMPTY
-    defaults: Mapping[str, Any] = EMPTY
-    config: Mapping[str, Any] = EMPTY
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     sql: Sql | None = None
     container: Container | None = None
     version: str = ""
