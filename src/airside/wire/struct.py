@@ -158,6 +158,8 @@ def _plain(value: Any, depth: int) -> Any:
     match value:
         case None | bool():
             return value
+        case str():
+            return _text(value)
         case int():
             return value if abs(value) <= _EXACT else str(value)
         case float():
