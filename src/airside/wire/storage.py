@@ -1,0 +1,203 @@
+"""Read and write whole files: on this machine, and in object stores with the `storage` extra.
+
+A URI is a local path, `file:///path`, or `s3://`, `gs://`, `abfs://` and the like. Every function blocks: call them
+from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airside.model import MissingExtra, Retry, UsageError
+from airside.model.redaction import redact
+from airside.wire import limits
+
+OBJECT_STORES = ("s3", "s3a", "gs", "abfs", "abfss", "az", "adl", "azure")
+
+_CONNECT_TIMEOUT = "5s"
+_REQUEST_TIMEOUT = "30s"
+_RETRIES = 3
+_RETRY_SECONDS = 30
+# an operator who sets a plain http endpoint (MinIO, a test double) means it
+_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AZURE_STORAGE_ENDPOINT")
+
+Fetch = Callable[[str], bytes]
+
+
+class FileMissing(UsageError):
+    """There is no file at that URI."""
+
+
+def read(uri: str, *, limit: int = limits.FILE) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises `FileMissing` if there is none, `UsageError` if it is too large or may not be read, `Retry` if the
+    store does not answer, `MissingExtra` for an object store without the `storage` extra.
+    """
+    scheme = _scheme(uri)
+    if scheme in OBJECT_STORES:
+        return _read_object(uri, limit)
+    path = _local(uri, scheme)
+    with _local_errors(uri, "read"), path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise _too_large(uri, path.stat().st_size, limit)
+    return data
+
+
+def write(uri: str, data: bytes) -> None:
+    """Write a file as a whole: a reader sees the old content or all of the new, also after a crash.
+
+    Folders are made as needed. Raises as `read` does.
+    """
+    scheme = _scheme(uri)
+    if scheme in OBJECT_STORES:
+        _write_object(uri, data)
+        return
+    with _local_errors(uri, "written"):
+        _replace(_local(uri, scheme), data)
+
+
+def join(prefix: str, name: str) -> str:
+    """The URI of the file `name` under a prefix.
+
+    >>> join("s3://bucket/run/0/", "outputs.pb"), join("/tmp/run", "outputs.pb")
+    ('s3://bucket/run/0/outputs.pb', '/tmp/run/outputs.pb')
+    """
+    return f"{prefix.rstrip('/')}/{name}" if prefix.strip("/") else f"{prefix}{name}"
+
+
+def _scheme(uri: str) -> str:
+    head, separator, _ = uri.partition("://")
+    return head.lower() if separator else ""
+
+
+def _local(uri: str, scheme: str) -> Path:
+    if not uri:
+        raise UsageError("A file has no URI.")
+    if not scheme:
+        return Path(uri)
+    if scheme == "file":
+        return Path(unquote(urlsplit(uri).path))
+    known = ", ".join(f"{name}://" for name in OBJECT_STORES)
+    raise UsageError(f"{uri} cannot be read or written: use a local path, file://, or one of {known}.")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with draft.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _local_errors(uri: str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise FileMissing(f"{uri} does not exist.") from exc
+    except (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as exc:
+        raise UsageError(f"{uri} cannot be {done}: {exc.strerror}.") from exc
+    except ValueError as exc:
+        raise UsageError(f"{uri!r} cannot be {done}: {exc}.") from exc
+    except OSError as exc:
+        raise Retry(f"{uri} cannot be {done}: {exc.strerror or exc}.") from exc
+
+
+def _read_object(uri: str, limit: int) -> bytes:
+    store, key = _object(uri)
+    with _store_errors(uri, "read"):
+        found = store.get(key)
+        size = int(found.meta["size"])
+        if size > limit:
+            raise _too_large(uri, size, limit)
+        return bytes(found.bytes())
+
+
+def _write_object(uri: str, data: bytes) -> None:
+    store, key = _object(uri)
+    with _store_errors(uri, "written"):
+        store.put(key, data)
+
+
+def _object(uri: str) -> tuple[Any, str]:
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if not bucket or not key:
+        raise UsageError(f"{uri} names no file: write {scheme}://BUCKET/PATH.")
+    with _store_errors(uri, "reached"):
+        return _store(f"{scheme.lower()}://{bucket}"), key
+
+
+@lru_cache(maxsize=64)
+def _store(root: str) -> Any:
+    """The client of one bucket; its credentials and endpoint come from the environment, as its vendor names them."""
+    try:
+        from obstore.store import from_url
+    except ImportError as exc:
+        raise MissingExtra("storage", f"Reading and writing {root.partition('://')[0]}:// files") from exc
+    return from_url(
+        root,
+        client_options={
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "timeout": _REQUEST_TIMEOUT,
+            "allow_http": any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINT_VARIABLES),
+        },
+        retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+    )
+
+
+@contextmanager
+def _store_errors(uri: str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except (UsageError, Retry):
+        raise
+    except FileNotFoundError as exc:
+        raise FileMissing(f"{uri} does not exist.") from exc
+    except Exception as exc:
+        text = str(exc).partition("Debug source:")[0]
+        problem = limits.shorten(redact(" ".join(text.split())), limits.DETAILS)
+        # obstore's errors share no ancestor that is importable without it
+        if type(exc).__name__ in _FOR_GOOD:
+            raise UsageError(f"{uri} cannot be {done}: {problem}") from exc
+        raise Retry(f"{uri} cannot be {done}: {problem}") from exc
+
+
+_FOR_GOOD = frozenset(
+    {
+        "InvalidPathError",
+        "NotSupportedError",
+        "PermissionDeniedError",
+        "UnauthenticatedError",
+        "UnknownConfigurationKeyError",
+        "ValueError",
+        "TypeError",
+    }
+)
+
+
+def _too_large(uri: str, size: int, limit: int) -> UsageError:
+    return UsageError(
+        f"{uri} is too large to be read: {size / limits.MIB:.1f} MiB, where {limit / limits.MIB:g} MiB is the limit."
+    )
