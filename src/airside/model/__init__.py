@@ -24,6 +24,7 @@ from airside.model.task import (
     Task,
     TaskTemplate,
     TaskType,
+    attempt_key,
 )
 from airside.model.values import Directory, File, StructuredDataset, kwtypes
 
@@ -56,5 +57,6 @@ __all__ = (
     "TaskTemplate",
     "TaskType",
     "UsageError",
+    "attempt_key",
     "kwtypes",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,13 +105,15 @@ class Call:
     """The circumstances of one call to an agent: for whom, until when.
 
     `deadline` is a `time.monotonic()` value, or None if the caller waits for ever; `key` names the
-    task attempt that the job belongs to (32 lower-case hex digits, or empty if unknown).
+    task attempt that the job belongs to (32 lower-case hex digits, or empty if unknown); `task_type` is
+    the job's type, or None if unknown, for agents that serve several.
     """
 
     connection: Connection | None = None
     output_prefix: str = ""
     key: str = ""
     deadline: float | None = None
+    task_type: TaskType | None = None
 
     @property
     def remaining(self) -> float | None:
@@ -142,6 +146,27 @@ class Task:
 
     def __repr__(self) -> str:
         return redact(f"Task({self.type}, name={self.execution.task_name!r}, key={self.key!r})")
+
+
+def attempt_key(task_type: str, version: int, template_id: tuple[str, ...], output_prefix: str) -> str:
+    """The key of a task attempt: 32 lower-case hex digits, the same whenever the same attempt is asked for.
+
+    `template_id` is the template's (resource type number, project, domain, name, version, org). Without an
+    output prefix nothing tells one attempt from another: the key is then random.
+
+    >>> attempt_key("spark", 0, ("1", "p", "d", "job", "v1", ""), "s3://b/run/0")
+    '6d0a552d0f5683a7081b65c9bc7a3922'
+    >>> attempt_key("spark", 0, (), "") == attempt_key("spark", 0, (), "")
+    False
+    """
+    if not output_prefix:
+        return secrets.token_hex(16)
+    parts = (task_type, str(version), str(len(template_id)), *template_id, output_prefix)
+    digest = hashlib.sha256()
+    for part in parts:  # each with its length, so that no two lists of parts read alike
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
