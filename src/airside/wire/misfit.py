@@ -57,7 +57,7 @@ def shown(value: object) -> str:
     try:
         text = _SHORT.repr(value)
     except Exception:  # noqa: BLE001 - an author's own class may raise anything
-        text = f"a {type(value).__name__}"
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
