@@ -29,8 +29,11 @@ LINKS_COUNT = 64
 LINK = 4 * KIB
 """The address of one link, and its name."""
 
-CODE_CHARACTERS = 128
+CODE = 128
 """The error code of a failure."""
+
+LOG_LINE = 64 * KIB
+"""One line of a job's log."""
 
 MARK = " … "
 """Stands where text was left out."""

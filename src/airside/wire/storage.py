@@ -36,11 +36,15 @@ class FileMissing(UsageError):
     """There is no file at that URI."""
 
 
+class FileTooLarge(UsageError):
+    """The file is larger than the caller is ready to read."""
+
+
 def read(uri: str, *, limit: int = limits.FILE) -> bytes:
     """The content of a file of at most `limit` bytes.
 
-    Raises `FileMissing` if there is none, `UsageError` if it is too large or may not be read, `Retry` if the
-    store does not answer, `MissingExtra` for an object store without the `storage` extra.
+    Raises `FileMissing` if there is none, `FileTooLarge` if it is larger, `UsageError` if it may not be read,
+    `Retry` if the store does not answer, `MissingExtra` for an object store without the `storage` extra.
     """
     scheme = _scheme(uri)
     if scheme in OBJECT_STORES:
@@ -197,7 +201,7 @@ _FOR_GOOD = frozenset(
 )
 
 
-def _too_large(uri: str, size: int, limit: int) -> UsageError:
-    return UsageError(
+def _too_large(uri: str, size: int, limit: int) -> FileTooLarge:
+    return FileTooLarge(
         f"{uri} is too large to be read: {size / limits.MIB:.1f} MiB, where {limit / limits.MIB:g} MiB is the limit."
     )

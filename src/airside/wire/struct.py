@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf import struct_pb2
 
 from airside.model import ConversionError
+from airside.model.redaction import redact
 
 _MAX_DEPTH = 20  # receivers refuse messages nested deeper than 100, and a value takes three levels
 _EXACT = 2**53  # a Struct's numbers are doubles: whole numbers up to here are exact
@@ -74,7 +75,9 @@ def write_struct(values: Mapping[str, Any], where: str) -> struct_pb2.Struct:
 
 
 def write_loosely(values: Mapping[str, Any]) -> struct_pb2.Struct:
-    """A Struct of whatever is given: what JSON cannot say becomes a string, numbers that are not finite are dropped.
+    """A Struct of whatever is given, for people to read.
+
+    What JSON cannot say becomes a string, numbers that are not finite are dropped, secrets are hidden.
 
     >>> StructValues(write_loosely({"path": object, "nan": float("nan"), "n": 2}))
     {'n': 2, 'path': "<class 'object'>"}
@@ -176,4 +179,4 @@ def _plain(value: Any, depth: int) -> Any:
 
 
 def _text(value: Any) -> str:
-    return str(value).encode("utf-8", "replace").decode()
+    return redact(str(value)).encode("utf-8", "replace").decode()
