@@ -1,1 +1,5 @@
 """The command `airside`."""
+
+from airside.cli.main import main
+
+__all__ = ("main",)

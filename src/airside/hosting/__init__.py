@@ -1,1 +1,3 @@
 """Adapters that make agents written against other interfaces ours."""
+
+ADAPTERS = ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from airside.model import AgentError, Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
+from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
 from airside.sdk.invoke import Invoker, accepts, timeout_for
 from airside.sdk.metadata import codec_for
+from airside.sdk.registry import Registration, Registry
 from airside.sdk.stream import iterate
 
 Adapter = Callable[[object], Agent | None]
@@ -35,6 +36,17 @@ def adapt(agent: object, adapters: Sequence[Adapter] = ()) -> Agent:
         if adapted is not None:
             return adapted
     raise PluginError(f"Nothing here knows how to run {type(agent).__name__}.")
+
+
+def adapt_all(registry: Registry, entries: Iterable[Registration], adapters: Sequence[Adapter] = ()) -> list[Agent]:
+    """The raw protocol of each registered agent. One that cannot be adapted is kept in `registry.broken`."""
+    adapted = []
+    for entry in entries:
+        try:
+            adapted.append(adapt(entry.agent, adapters))
+        except PluginError as exc:
+            registry.add_broken(entry.source, str(exc))
+    return adapted
 
 
 class Face(Agent):
@@ -164,15 +176,3 @@ class SyncFace(Face):
                 code="AgentError",
             )
         return resource
-
-
-def describe(exc: BaseException) -> str:
-    """One line that says what an exception means, never empty.
-
-    >>> describe(TimeoutError())
-    'TimeoutError'
-    """
-    text = " ".join(str(exc).split())
-    if isinstance(exc, AgentError):
-        return text or exc.code
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

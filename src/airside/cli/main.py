@@ -1,0 +1,128 @@
+"""The command `airside`: its subcommands, and what a person sees when something goes wrong.
+
+Subcommands are imported when they are called: `airside --help` must not pay for gRPC.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from airside import __version__
+from airside.cli.exits import Exit
+from airside.model import AirsideError, ConversionError, TaskError, UsageError
+
+# name -> (where the command is, its line in `airside --help`)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("airside.cli.run:run", "Run a task here, or on a served agent, and print its outputs."),
+    "serve": ("airside.cli.serve:serve", "Serve the installed agents to Flyte's engines."),
+    "agents": ("airside.cli.agents:agents", "List the agents that are installed, or those of a service."),
+    "new": ("airside.cli.new:new", "Write a complete, tested, installable agent package."),
+}
+
+
+class Commands(click.Group):
+    """A group that imports a subcommand when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", message="airside %(version)s")
+@click.option("--debug", is_flag=True, help="On an error, print the traceback too.")
+def airside(debug: bool) -> None:
+    """The agent service for Flyte: write agents, serve them, run tasks.
+
+    \b
+    Example:
+      airside run wf.py my_task --x 3
+
+    Exit codes: 0 success, 1 the task failed, 2 wrong usage, 3 nothing answers at the endpoint, 130 interrupted.
+    """
+    del debug  # read by `main`, which prints the errors
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    _leave(execute(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Errors are printed in one sentence, on stderr."""
+    debug = bool(arguments) and arguments[0] == "--debug"
+    try:
+        code = airside.main(list(arguments), prog_name="airside", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away: `airside agents | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except Exception as exc:
+        if debug:
+            raise
+        return _report(exc)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _report(exc: Exception) -> int:
+    if isinstance(exc, AirsideError):
+        click.echo(f"Error: {exc}", err=True)
+        return _code_of(exc)
+    text = " ".join(str(exc).split())
+    what = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    click.echo(f"Error: unexpected {what}; run with `airside --debug ...` for the traceback.", err=True)
+    return Exit.INTERNAL
+
+
+def _code_of(exc: AirsideError) -> int:
+    match exc:
+        case ConnectionError():
+            return Exit.UNREACHABLE
+        case UsageError() | ConversionError():
+            return Exit.USAGE
+        case TaskError():
+            return Exit.FAILED
+    return Exit.FAILED
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, also if a thread of an agent hangs in a call that cannot be stopped."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
+def echo_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))

@@ -1,0 +1,212 @@
+"""`airside serve`: the gRPC service that Flyte's engines call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airside.cli.exits import Exit
+from airside.cli.settings import Settings, load_settings
+from airside.model import UsageError
+from airside.observe.logs import configure
+from airside.sdk.adapt import adapt_all
+from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
+from airside.sdk.options import read_options
+from airside.sdk.registry import Registration, Registry
+
+if TYPE_CHECKING:
+    from airside.server.app import Server
+
+log = logging.getLogger("airside.serve")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """The table `[serve]` of airside.toml; a flag on the command line wins over its key. Times are in seconds."""
+
+    host: str = ""
+    port: int = 8000
+    metrics_port: int = 9090
+    insecure: bool = False
+    modules: list[str] | None = None
+    enable: list[str] | None = None
+    host_access: list[str] | None = None
+    """Agents with host access that may be served on an address other than loopback."""
+    log_format: str = "console"
+    log_level: str = "info"
+    drain_delay: float = 15.0
+    grace: float = 10.0
+    strict: bool = False
+    """Refuse to start if a plugin cannot be loaded."""
+
+
+@click.command(epilog="Example: airside serve agent --port 8000 --modules my_agents")
+@click.argument("kind", type=click.Choice(["agent", "connector"]), default="agent", required=False)
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1, or all interfaces with --insecure]")
+@click.option("--port", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one. [default: 8000]")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(-1, 65535),
+    help="HTTP port of /metrics, /readyz and /healthz; 0 picks a free one, -1 serves none. [default: 9090]",
+)
+@click.option("--modules", multiple=True, help="Import this module and serve the agents that it registers; repeatable.")
+@click.option("--enable", multiple=True, help="Serve this agent although it has access to this host; repeatable.")
+@click.option("--insecure", is_flag=True, default=None, help="Listen on all interfaces without TLS.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look. [default: console]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+@click.option(
+    "--drain-delay", type=click.FloatRange(min=0), help="Seconds to go on accepting after SIGTERM. [default: 15]"
+)
+@click.option("--strict", is_flag=True, default=None, help="Refuse to start if a plugin cannot be loaded.")
+@click.option("--settings", "settings_file", type=click.Path(), help="Settings file. [default: airside.toml]")
+def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
+    """Serve the installed agents to Flyte's engines, to Flyte 1 and Flyte 2 alike.
+
+    `agent` and `connector` are the same service: both families of RPCs are always there. Stops on SIGTERM or Ctrl-C;
+    remote jobs go on.
+    """
+    del kind
+    settings = load_settings(settings_file)
+    options = _options(settings, flags)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(options, settings))
+
+
+def _loop_factory() -> Any:
+    """uvloop if it is installed (the extra `fast`), else asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(options: ServeOptions, settings: Settings) -> int:
+    from airside.hosting import ADAPTERS
+    from airside.server.app import Server
+    from airside.server.settings import ServerSettings
+
+    configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
+    registry = Registry()
+    load_plugins(registry, installed_plugins())
+    load_modules(registry, options.modules or ())
+    agents = adapt_all(registry, _allowed(registry, options), ADAPTERS)
+    server = Server(
+        agents,
+        ServerSettings(
+            host=_host(options),
+            port=options.port,
+            metrics_port=None if options.metrics_port < 0 else options.metrics_port,
+            drain_delay=options.drain_delay,
+            grace=options.grace,
+        ),
+        options=_known(settings, registry),
+        broken=registry.broken,
+        strict=options.strict,
+    )
+    with _signals() as signals:
+        await server.start()
+        _announce(server)
+        await signals.get()
+        log.info(
+            "stopping: NOT_SERVING now, accepting for %g s more; a second signal stops at once", options.drain_delay
+        )
+        stopping = asyncio.create_task(server.stop())
+        again = asyncio.create_task(signals.get())
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait({stopping})
+            await server.stop(drain_delay=0.0, grace=0.0)
+        again.cancel()
+    return Exit.OK
+
+
+def _options(settings: Settings, flags: Mapping[str, Any]) -> ServeOptions:
+    """The table `[serve]` with the flags laid over it."""
+    options: ServeOptions = read_options(ServeOptions, settings.serve, "serve")
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    lists = {name: list(value) for name, value in given.items() if isinstance(value, tuple)}
+    options = replace(options, **{**given, **lists})
+    if options.log_format not in ("console", "json"):
+        raise UsageError(f"serve.log_format: expected console or json, got {options.log_format!r}")
+    if not isinstance(logging.getLevelName(options.log_level.upper()), int):
+        raise UsageError(f"serve.log_level: expected debug, info, warning or error, got {options.log_level!r}")
+    return options
+
+
+def _host(options: ServeOptions) -> str:
+    if options.host and not options.insecure and not _is_loopback(options.host):
+        raise UsageError(
+            f"Listening on {options.host} without TLS needs --insecure, since anybody who can reach it can run jobs."
+        )
+    return options.host or ("[::]" if options.insecure else "127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return host == "localhost"
+
+
+def _allowed(registry: Registry, options: ServeOptions) -> Iterable[Registration]:
+    """The agents to serve: those with access to this host only if they were enabled by name."""
+    enabled = set(options.enable or ())
+    public = not _is_loopback(_host(options))
+    names = {name for entry in registry for name in _names(entry)}
+    if unknown := sorted(enabled - names):
+        raise UsageError(f"--enable {unknown[0]}: no such agent (installed: {', '.join(sorted(names))}).")
+    for entry in registry:
+        if getattr(entry.agent, "host_access", False):
+            if enabled.isdisjoint(_names(entry)):
+                log.info(
+                    "not served: %s has access to this host; serve it with --enable %s", entry.name, entry.task_types[0]
+                )
+                continue
+            if public and set(options.host_access or ()).isdisjoint(_names(entry)):
+                raise UsageError(
+                    f"{entry.name} has access to this host, and {_host(options)} is not loopback; "
+                    f'allow it in airside.toml with [serve] host_access = ["{entry.task_types[0].name}"].'
+                )
+        yield entry
+
+
+def _names(entry: Registration) -> tuple[str, ...]:
+    return (entry.name, *(task_type.name for task_type in entry.task_types))
+
+
+def _known(settings: Settings, registry: Registry) -> Mapping[str, Mapping[str, Any]]:
+    """The options of the agents; a table for an agent that is not installed is a mistake worth stopping for."""
+    names = sorted({name for entry in registry for name in _names(entry)})
+    for name in settings.agents:
+        if name not in names and not registry.broken:
+            raise UsageError(f"{settings.source}: agents.{name}: no such agent (installed: {', '.join(names)})")
+    return settings.agents
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Queue[int]]:
+    """SIGTERM and SIGINT as they come."""
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[int]()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, queue.put_nowait, int(number))
+    try:
+        yield queue
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _announce(server: Server) -> None:
+    for plugin in server.broken:
+        log.warning("not served: %s: %s", plugin.source, plugin.error)
+    types = ", ".join(str(task_type) for agent in server.agents for task_type in agent.task_types)
+    log.info("serving on port %d: %s", server.port, types or "no agents", extra={"metrics_port": server.metrics_port})

@@ -1,0 +1,74 @@
+"""Read `airside.toml`: how the service is run, and the options of each agent."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from airside.model import UsageError
+
+FILE_NAME = "airside.toml"
+VARIABLE = "AIRSIDE_SETTINGS"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `airside.toml` says. `serve` holds the table `[serve]`, `agents` each table `[agents.NAME]` by name.
+
+    The keys inside these tables are checked by whoever reads them; `source` is the file, None if there is none.
+    """
+
+    serve: Mapping[str, Any] = field(default_factory=dict)
+    agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: Path | None = None
+
+
+def load_settings(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of the file `path`, else of the file that AIRSIDE_SETTINGS names, else of `./airside.toml`.
+
+    A file that was named must exist; `./airside.toml` may be missing. Raises `UsageError` in one sentence that
+    names the file and the key.
+    """
+    named = path or env.get(VARIABLE)
+    source = Path(named) if named else Path(FILE_NAME)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not named:
+            return Settings()
+        raise UsageError(f"Settings file {source} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"Settings file {source} cannot be read: {exc}.") from None
+    return read_settings(text, source)
+
+
+def read_settings(text: str, source: Path) -> Settings:
+    """The settings in a TOML text; `source` is named in errors.
+
+    >>> read_settings("[agents.my_query]\\nhost = 'example.org'", Path("airside.toml")).agents
+    {'my_query': {'host': 'example.org'}}
+    >>> read_settings("[agent.my_query]", Path("airside.toml"))
+    Traceback (most recent call last):
+    airside.model.errors.UsageError: airside.toml: agent: unknown table (known: serve, agents)
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise UsageError(f"{source}: not valid TOML: {exc}") from None
+    for name in tables:
+        if name not in ("serve", "agents"):
+            raise UsageError(f"{source}: {name}: unknown table (known: serve, agents)")
+    serve = _table(tables.get("serve", {}), "serve", source)
+    agents = _table(tables.get("agents", {}), "agents", source)
+    checked = {name: _table(table, f"agents.{name}", source) for name, table in agents.items()}
+    return Settings(serve, checked, source)
+
+
+def _table(value: Any, path: str, source: Path) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{source}: {path}: expected a table, got {value!r}; write [{path}]")
+    return value

@@ -1,0 +1,59 @@
+"""Logs: one line an event, JSON or for the console, with every known secret replaced by `***`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+from airside.model.redaction import redact
+
+Format = Literal["console", "json"]
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record as one redacted line; fields given as `extra` are kept."""
+
+    def __init__(self, style: Format) -> None:
+        super().__init__()
+        self._shape = style
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        line = self._json(record, extra) if self._shape == "json" else self._console(record, extra)
+        return redact(line)
+
+    def _json(self, record: logging.LogRecord, extra: dict[str, object]) -> str:
+        fields = {
+            "time": _time(record).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **extra,
+        }
+        if record.exc_info:
+            fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+    def _console(self, record: logging.LogRecord, extra: dict[str, object]) -> str:
+        tail = "".join(f" {key}={value}" for key, value in extra.items() if value not in {"", None})
+        text = f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}{tail}"
+        if record.exc_info and record.levelno >= logging.ERROR:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        return text
+
+
+def configure(style: Format = "console", level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send all log records of the process to `stream` (standard error) in one style."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(LineFormatter(style))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _time(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC).astimezone()

@@ -1,0 +1,188 @@
+"""The server: opens the agents, listens, and stops without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Self
+
+import grpc
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+
+from airside.model import UsageError
+from airside.sdk.agent import Agent
+from airside.sdk.discovery import explain
+from airside.sdk.options import read_options
+from airside.sdk.registry import BrokenPlugin
+from airside.server.handle import UNSIGNED, SigningKeys
+from airside.server.health import Health
+from airside.server.http import HttpPages, Page
+from airside.server.rpc import generic_handlers
+from airside.server.service import Service
+from airside.server.settings import ServerSettings
+from airside.wire import limits
+from airside.wire.families import FAMILIES
+
+log = logging.getLogger("airside.server")
+
+SERVICE_NAMES = tuple(name for family in FAMILIES for name in family.services)
+
+
+class Server:
+    """Serves agents to both Flyte generations on one port. `async with` it, or `start` and `stop`.
+
+    `options` maps an agent's name or task type to its table of options. An agent that cannot be opened is not
+    served and joins `broken`; the others are served. Raises `UsageError` if an option is wrong or the port is taken,
+    and with `strict` if anything is broken; then nothing is left half-started.
+
+    >>> import asyncio
+    >>> from airside.agents.echo import EchoAgent
+    >>> from airside.sdk.adapt import adapt
+    >>> async def main():
+    ...     async with Server([adapt(EchoAgent())], ServerSettings(port=0)) as server:
+    ...         return server.port > 0
+    >>> asyncio.run(main())
+    True
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        settings: ServerSettings = ServerSettings(),  # noqa: B008 - frozen
+        *,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        keys: SigningKeys = UNSIGNED,
+        broken: Sequence[BrokenPlugin] = (),
+        strict: bool = False,
+    ) -> None:
+        self._candidates = tuple(agents)
+        self._settings = settings
+        self._options = options or {}
+        self._keys = keys
+        self._strict = strict
+        self._health = Health(SERVICE_NAMES)
+        self.service = Service((), settings, keys)
+        self.agents: list[Agent] = []
+        self.broken = list(broken)
+        self._grpc: grpc.aio.Server | None = None
+        self._pages: HttpPages | None = None
+        self.port = 0
+        self.metrics_port: int | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop(drain_delay=0.0)
+
+    async def start(self) -> None:
+        """Open the agents, then listen. SERVING once this returns."""
+        try:
+            await self._open_agents()
+            self.service = Service(self.agents, self._settings, self._keys)
+            await self._listen()
+        except BaseException:
+            await self._close()
+            raise
+        await self._health.set_serving(True)
+
+    async def stop(self, *, drain_delay: float | None = None, grace: float | None = None) -> None:
+        """Say NOT_SERVING, go on accepting for the drain delay, finish what is in flight, close. Jobs go on."""
+        grace = self._settings.grace if grace is None else grace
+        await self._health.set_serving(False)
+        await asyncio.sleep(self._settings.drain_delay if drain_delay is None else drain_delay)
+        if self._grpc is not None:
+            await self._grpc.stop(grace)
+        try:
+            async with asyncio.timeout(grace):
+                await self.service.ledger.drain()
+        except TimeoutError:
+            log.warning("%d creates were still under way when the grace ended", self.service.ledger.running)
+        await self._close()
+
+    async def _open_agents(self) -> None:
+        options = [(agent, self._options_of(agent)) for agent in self._candidates]  # all checked before any is opened
+        for agent, chosen in options:
+            try:
+                await agent.open(chosen)
+            except Exception as exc:
+                log.debug("agent %s did not open", agent.name, exc_info=exc)
+                self.broken.append(BrokenPlugin(agent.name, explain(exc)))
+            else:
+                self.agents.append(agent)
+        if self._strict and self.broken:
+            raise UsageError(f"{self.broken[0].source} cannot be served: {self.broken[0].error}")
+
+    def _options_of(self, agent: Agent) -> Any:
+        names = (agent.name, *(task_type.name for task_type in agent.task_types))
+        found = next((name for name in names if name in self._options), names[0])
+        return read_options(agent.options_type, self._options.get(found, {}), f"agents.{found}")
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.max_send_message_length", limits.REQUEST),
+                # Flyte 2 pings every 30 s on long calls, others more often; none of them means harm.
+                ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+                ("grpc.http2.max_ping_strikes", 0),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        server.add_generic_rpc_handlers(generic_handlers(self.service))
+        self._health.add_to(server)
+        reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        try:
+            self.port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.port}")
+        except RuntimeError as exc:
+            raise UsageError(
+                f"Port {settings.port} on {settings.host} cannot be listened on; "
+                "if it is in use, choose another with --port."
+            ) from exc
+        self._grpc = server
+        await server.start()
+        if settings.metrics_port is not None:
+            await self._listen_http(settings.host, settings.metrics_port)
+
+    async def _listen_http(self, host: str, port: int) -> None:
+        self._pages = HttpPages({"/healthz": self._healthz, "/readyz": self._readyz})
+        try:
+            self.metrics_port = await self._pages.start(host, port)
+        except OSError as exc:
+            raise UsageError(
+                f"Metrics port {port} on {host} cannot be listened on: {exc.strerror}; "
+                "choose another with --metrics-port."
+            ) from exc
+
+    def _healthz(self) -> Page:
+        return Page(HTTPStatus.OK, b"alive\n")
+
+    def _readyz(self) -> Page:
+        broken = "".join(f"not served: {plugin.source}: {plugin.error}\n" for plugin in self.broken).encode()
+        if self._health.serving:
+            return Page(HTTPStatus.OK, b"ready\n" + broken)
+        return Page(HTTPStatus.SERVICE_UNAVAILABLE, b"not serving\n" + broken)
+
+    async def _close(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(None)
+            self._grpc = None
+        if self._pages is not None:
+            await self._pages.stop()
+            self._pages = None
+        while self.agents:
+            agent = self.agents.pop()
+            try:
+                await agent.close()
+            except Exception:  # the others must be closed too
+                log.exception("agent %s did not close", agent.name)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,327 @@
+"""The service: one method per verb, for both wire families. It knows agents and handles, but no RPCs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
+from typing import TypeAlias
+
+from flyteidl2.connector import connector_pb2
+
+from airside.model import (
+    Call,
+    Connection,
+    ConversionError,
+    Fail,
+    LogLine,
+    Metric,
+    NotFound,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+    TaskType,
+)
+from airside.sdk.agent import Agent
+from airside.server.declared import pack_declared, unpack_declared
+from airside.server.handle import (
+    UNSIGNED,
+    ForeignHandle,
+    Handle,
+    HandleTooLarge,
+    Kind,
+    SigningKeys,
+    UnreadableHandle,
+    seal,
+    unseal,
+)
+from airside.server.ledger import Ledger
+from airside.server.refusal import NoData, NotOffered, UnknownTaskType
+from airside.server.settings import ServerSettings
+from airside.server.watch import Job, Watch
+from airside.wire import limits, storage
+from airside.wire.literal_map import LiteralValues
+from airside.wire.resource import OUTPUTS_FILE, OutputsTooLarge, needs_io, resolve, write_resource
+from airside.wire.status import sentence
+from airside.wire.template import key_of, read_request
+
+log = logging.getLogger("airside.server")
+
+MAX_RESULT = 16 * limits.KIB
+"""The result of a sync task travels in its handle up to this size; the outputs of a larger one go to a file."""
+
+Request: TypeAlias = connector_pb2.CreateTaskRequest
+
+
+class Service:
+    """Carries out the calls of Flyte's engines on the agents it was given.
+
+    Methods take parsed messages or plain values and return bytes of flyteidl2 messages, which are also the bytes of
+    flyteidl's. They raise `AirsideError`s or the agent's own exceptions; whoever speaks the wire maps them.
+    """
+
+    def __init__(self, agents: Sequence[Agent], settings: ServerSettings, keys: SigningKeys = UNSIGNED) -> None:
+        self.agents: Mapping[TaskType, Agent] = {t: agent for agent in agents for t in agent.task_types}
+        self.settings = settings
+        self.ledger = Ledger(settings.max_jobs)
+        self.watch = Watch(
+            self._serialise, capacity=settings.max_jobs, max_wait=settings.max_wait, max_age=settings.max_age
+        )
+        self._keys = keys
+        self._unseal = lru_cache(maxsize=8192)(lambda data: unseal(data, keys))
+
+    # -- create and do ----------------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> bytes:
+        """Start the task, or find it started; returns its handle (`resource_meta`)."""
+        agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
+        key = key_of(request)
+        return await self.ledger.create(key, _fingerprint(request), lambda: self._create(agent, request, key))
+
+    async def do(self, request: Request) -> bytes:
+        """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""
+        agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
+        if not agent.is_sync:
+            raise NotOffered(f"Task type {request.template.type} is served by an async agent; call CreateTask instead.")
+        key = key_of(request)
+        return await self.ledger.create(f"do {key}", _fingerprint(request), lambda: self._do(agent, request, key))
+
+    async def _create(self, agent: Agent, request: Request, key: str) -> bytes:
+        handle = _new_handle(request, key)
+        try:
+            task = await self._read(request, key)
+            call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
+            if agent.is_sync:
+                return await self._create_done(agent, task, call, handle)
+            handle = replace(handle, meta=await agent.create(task, call))
+            return await self._seal_or_undo(agent, handle, call)
+        except (Fail, ConversionError) as exc:
+            log.info("task cannot be created: %s", sentence(exc), extra={"agent": agent.name, "key": key})
+            failed = replace(handle, kind=Kind.FAILED, meta=b"", code=_code(exc), message=sentence(exc))
+            return seal(failed, self._keys)
+
+    async def _create_done(self, agent: Agent, task: Task, call: Call, handle: Handle) -> bytes:
+        """A sync agent asked through create: its result travels in the handle."""
+        _, result = await self._write(await agent.do(task, call), handle)
+        if len(result) > MAX_RESULT:
+            result = await asyncio.to_thread(_spill, result, handle.output_prefix)
+        return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
+
+    async def _seal_or_undo(self, agent: Agent, handle: Handle, call: Call) -> bytes:
+        try:
+            return seal(handle, self._keys)
+        except HandleTooLarge as exc:
+            await agent.delete(handle.meta, call)  # nobody could ever find this job again
+            raise Fail(f"{exc}; the job was cancelled", code="HandleTooLarge") from exc
+
+    async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
+        handle = _new_handle(request, key)
+        try:
+            task = await self._read(request, key)
+            call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
+            return (await self._write(await agent.do(task, call), handle))[1]
+        except (Fail, ConversionError) as exc:
+            return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=_code(exc)), None)
+
+    async def _read(self, request: Request, key: str) -> Task:
+        """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
+        if request.ByteSize() > self.settings.off_loop_bytes:
+            return await asyncio.to_thread(_read_whole, request, key)
+        task = read_request(request, key=key)
+        if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
+            await asyncio.to_thread(task.inputs.prefetch)
+        return task
+
+    # -- get --------------------------------------------------------------------------------------------------------
+
+    async def get(self, data: bytes, named: TaskType, connection: Connection | None, deadline: float | None) -> Job:
+        """The job of a handle with its latest answer in `answer`.
+
+        Raises `HandleError` for bytes that nobody here understands.
+        """
+        job = await self._job(data, named)
+        await self.watch.ask(job, _call(job.handle, connection, deadline))
+        return job
+
+    async def _job(self, data: bytes, named: TaskType) -> Job:
+        job = self.watch.known(data)
+        if job is not None:
+            return job
+        handle, agent = self._open(data, named)
+        job = self.watch.job(data, handle, agent)
+        if handle.kind is Kind.FAILED:
+            await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
+        elif handle.kind is Kind.DONE:
+            job.resource, job.answer = _result_of(handle), handle.result
+        return job
+
+    def _open(self, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
+        """The handle in these bytes and the agent for it; an absent one if this service cannot serve it now."""
+        try:
+            handle = self._unseal(data)
+        except ForeignHandle:
+            foreign = self._agent(named)
+            meta = foreign.read_handle(data)
+            if meta is None:
+                raise
+            return Handle(task_type=named, meta=meta, created_at=0.0), foreign
+        except UnreadableHandle as exc:
+            return Handle(task_type=named), AbsentAgent(str(exc))
+        agent = self.agents.get(handle.task_type)
+        if agent is None:
+            agent = AbsentAgent(f"no agent here serves task type {handle.task_type} now")
+        return handle, agent
+
+    # -- delete -----------------------------------------------------------------------------------------------------
+
+    async def delete(self, data: bytes, named: TaskType, connection: Connection | None, deadline: float | None) -> None:
+        """Cancel a job unless it is over. Returns when the backend accepted; a repeated call joins the first."""
+        try:
+            job = await self._job(data, named)
+        except (ForeignHandle, UnknownTaskType):
+            # An engine repeats a refused delete for ever, and there is nothing here to cancel.
+            log.warning("delete of a handle that never was ours", extra={"task_type": str(named)})
+            return
+        if job.deleted or job.handle.kind is not Kind.JOB:
+            return
+        if job.deletion is None:
+            job.deletion = asyncio.create_task(self._delete(job, _call(job.handle, connection, deadline)))
+        await asyncio.shield(job.deletion)
+
+    async def _delete(self, job: Job, call: Call) -> None:
+        try:
+            phase = (await self.watch.learn(job, call)).phase
+            if phase.is_terminal and not job.agent.settings.delete_finished:
+                return
+            with contextlib.suppress(NotFound):
+                await job.agent.delete(job.handle.meta, replace(call, deadline=None))
+            job.deleted = True
+            if not phase.is_terminal:
+                await self.watch.record(job, Resource(Phase.ABORTED, message="cancelled on request"))
+        finally:
+            job.deletion = None
+
+    # -- logs and metrics -------------------------------------------------------------------------------------------
+
+    async def logs(
+        self, data: bytes, named: TaskType, *, after: str, limit: int, connection: Connection | None
+    ) -> AsyncIterator[LogLine]:
+        """The job's log lines, as they come."""
+        handle, agent = self._offering("logs", data, named)
+        async for line in agent.logs(handle.meta, after=after, limit=limit, call=_call(handle, connection, None)):
+            yield line
+
+    async def metrics(
+        self,
+        data: bytes,
+        named: TaskType,
+        *,
+        queries: Sequence[str],
+        start: datetime,
+        end: datetime,
+        step: float,
+        connection: Connection | None,
+    ) -> Sequence[Metric]:
+        """The job's metrics; raises `NoData` if there are none in the range."""
+        handle, agent = self._offering("metrics", data, named)
+        call = _call(handle, connection, None)
+        found = await agent.metrics(handle.meta, queries=queries, start=start, end=end, step=step, call=call)
+        if not found:
+            raise NoData(f"Agent {agent.name} has no metrics between {start.isoformat()} and {end.isoformat()}.")
+        return found
+
+    def _offering(self, method: str, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
+        handle, agent = self._open(data, named)
+        if method not in agent.supports:
+            raise NotOffered(f"Agent {agent.name or named} offers no {method}.")
+        return handle, agent
+
+    # -- shared -----------------------------------------------------------------------------------------------------
+
+    def _agent(self, task_type: TaskType) -> Agent:
+        agent = self.agents.get(task_type)
+        if agent is None:
+            raise UnknownTaskType(f"No agent here serves task type {task_type}.")
+        return agent
+
+    async def _serialise(self, job: Job, resource: Resource) -> tuple[Resource, bytes]:
+        return await self._write(resource, job.handle, deleted=job.deleted)
+
+    async def _write(self, resource: Resource, handle: Handle, *, deleted: bool = False) -> tuple[Resource, bytes]:
+        """The resource as bytes; its outputs are read from their file, or written to one, on a thread."""
+        declared = unpack_declared(handle.declared)
+        with contextlib.suppress(OutputsTooLarge):
+            if not needs_io(resource):
+                return resource, write_resource(resource, declared, deleted=deleted, job=handle.key)
+        settled = await asyncio.to_thread(resolve, resource, declared, handle.output_prefix, job=handle.key)
+        return settled, write_resource(settled, declared, deleted=deleted, job=handle.key)
+
+
+class AbsentAgent(Agent):
+    """Stands in for an agent that is not served here now. Its jobs are honest: they must not fail at once."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    async def get(self, meta: bytes, call: Call) -> Resource:
+        del meta, call
+        raise Retry(self._reason)
+
+    async def delete(self, meta: bytes, call: Call) -> None:
+        del meta, call
+        raise Retry(self._reason)
+
+
+def _new_handle(request: Request, key: str) -> Handle:
+    template = request.template
+    outputs = template.interface.outputs.SerializeToString(deterministic=True)
+    return Handle(
+        task_type=TaskType(template.type, template.task_type_version),
+        key=key,
+        output_prefix=request.output_prefix,
+        declared=pack_declared(outputs) if template.HasField("interface") else b"",
+    )
+
+
+def _read_whole(request: Request, key: str) -> Task:
+    task = read_request(request, key=key)
+    if isinstance(task.inputs, LiteralValues):
+        task.inputs.prefetch()
+    return task
+
+
+def _spill(result: bytes, output_prefix: str) -> bytes:
+    """The result without its outputs, which are written to where Flyte looks for them. Blocks."""
+    if not output_prefix:
+        raise Fail(
+            "The outputs do not fit into the job handle, and no output prefix was given.", code="OutputsTooLarge"
+        )
+    message = connector_pb2.Resource.FromString(result)
+    storage.write(storage.join(output_prefix, OUTPUTS_FILE), message.outputs.SerializeToString(deterministic=True))
+    message.ClearField("outputs")
+    return bytes(message.SerializeToString())
+
+
+def _result_of(handle: Handle) -> Resource:
+    """What the result in a handle says; its outputs stay in the bytes."""
+    message = connector_pb2.Resource.FromString(handle.result)
+    return Resource(Phase(message.phase), message=message.message)
+
+
+def _call(handle: Handle, connection: Connection | None, deadline: float | None) -> Call:
+    return Call(connection=connection, output_prefix=handle.output_prefix, key=handle.key, deadline=deadline)
+
+
+def _code(exc: Exception) -> str:
+    return exc.code if isinstance(exc, Fail) else "InputConversionError"
+
+
+def _fingerprint(request: Request) -> int:
+    """Tells inputs apart; their order does not matter, since Flyte 2 shuffles it."""
+    literals = request.inputs.literals
+    return hash(frozenset((one.name, one.value.SerializeToString(deterministic=True)) for one in literals))

@@ -1,0 +1,31 @@
+"""How the service is run. Built by the command line, checked here, never read from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airside.wire import limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Settings of one service process. Times are in seconds, sizes in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0 picks a free port; `Server.port` tells which."""
+    metrics_port: int | None = None
+    """Where /metrics, /readyz and /healthz are served over HTTP; None: nowhere, 0: a free port."""
+    drain_delay: float = 15.0
+    """After SIGTERM the service says NOT_SERVING but goes on accepting for this long: endpoints lag."""
+    grace: float = 10.0
+    """Calls in flight get this long to finish after the drain."""
+    max_age: float | None = None
+    """Overrides every agent's `max_age`: how old an answer from memory may be."""
+    max_wait: float = 2.0
+    """An ask waits at most this long for a refresh, then the last answer goes out."""
+    max_request_bytes: int = limits.REQUEST
+    off_loop_bytes: int = 256 * limits.KIB
+    """Requests over this size are parsed and converted on a thread, not on the loop."""
+    max_jobs: int = 200_000
+    """How many jobs are remembered at once; the ones unasked for longest are forgotten first."""
