@@ -15,8 +15,9 @@ import click
 
 from airside.cli.exits import Exit
 from airside.cli.settings import Settings, load_settings
-from airside.model import UsageError
+from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
+from airside.observe.prometheus import Metrics
 from airside.sdk.adapt import adapt_all
 from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
 from airside.sdk.options import read_options
@@ -99,6 +100,7 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     load_plugins(registry, installed_plugins())
     load_modules(registry, options.modules or ())
     agents = adapt_all(registry, _allowed(registry, options), ADAPTERS)
+    metrics = _metrics()
     server = Server(
         agents,
         ServerSettings(
@@ -109,6 +111,8 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
             grace=options.grace,
         ),
         options=_known(settings, registry),
+        hooks=[metrics] if metrics else [],
+        metrics=metrics.render if metrics else None,
         broken=registry.broken,
         strict=options.strict,
     )
@@ -128,6 +132,13 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
             await server.stop(drain_delay=0.0, grace=0.0)
         again.cancel()
     return Exit.OK
+
+
+def _metrics() -> Metrics | None:
+    try:
+        return Metrics()
+    except MissingExtra:
+        return None  # the page /metrics says what to install
 
 
 def _options(settings: Settings, flags: Mapping[str, Any]) -> ServeOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from airside.model import UsageError
+from airside.observe.events import Hook, Hooks
 from airside.sdk.agent import Agent
 from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
@@ -36,7 +37,8 @@ class Server:
 
     `options` maps an agent's name or task type to its table of options. An agent that cannot be opened is not
     served and joins `broken`; the others are served. Raises `UsageError` if an option is wrong or the port is taken,
-    and with `strict` if anything is broken; then nothing is left half-started.
+    and with `strict` if anything is broken; then nothing is left half-started. `hooks` are told every event;
+    `metrics` renders the page /metrics.
 
     >>> import asyncio
     >>> from airside.agents.echo import EchoAgent
@@ -55,6 +57,8 @@ class Server:
         *,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         keys: SigningKeys = UNSIGNED,
+        hooks: Sequence[Hook] = (),
+        metrics: Callable[[], bytes] | None = None,
         broken: Sequence[BrokenPlugin] = (),
         strict: bool = False,
     ) -> None:
@@ -62,9 +66,11 @@ class Server:
         self._settings = settings
         self._options = options or {}
         self._keys = keys
+        self._hooks = Hooks(hooks)
+        self._metrics = metrics
         self._strict = strict
         self._health = Health(SERVICE_NAMES)
-        self.service = Service((), settings, keys)
+        self.service = Service((), settings, keys, self._hooks)
         self.agents: list[Agent] = []
         self.broken = list(broken)
         self._grpc: grpc.aio.Server | None = None
@@ -83,7 +89,7 @@ class Server:
         """Open the agents, then listen. SERVING once this returns."""
         try:
             await self._open_agents()
-            self.service = Service(self.agents, self._settings, self._keys)
+            self.service = Service(self.agents, self._settings, self._keys, self._hooks)
             await self._listen()
         except BaseException:
             await self._close()
@@ -151,7 +157,7 @@ class Server:
             await self._listen_http(settings.host, settings.metrics_port)
 
     async def _listen_http(self, host: str, port: int) -> None:
-        self._pages = HttpPages({"/healthz": self._healthz, "/readyz": self._readyz})
+        self._pages = HttpPages({"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page})
         try:
             self.metrics_port = await self._pages.start(host, port)
         except OSError as exc:
@@ -168,6 +174,11 @@ class Server:
         if self._health.serving:
             return Page(HTTPStatus.OK, b"ready\n" + broken)
         return Page(HTTPStatus.SERVICE_UNAVAILABLE, b"not serving\n" + broken)
+
+    def _metrics_page(self) -> Page:
+        if self._metrics is None:
+            return Page(HTTPStatus.NOT_IMPLEMENTED, b"no metrics: pip install 'airside[metrics]'\n")
+        return Page(HTTPStatus.OK, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _close(self) -> None:
         if self._grpc is not None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from airside.observe.events import Event, Hooks, What
+
 log = logging.getLogger("airside.server")
 
 
@@ -24,8 +26,9 @@ class Entry:
 class Ledger:
     """Key → create. Answers of the latest `capacity` keys are kept, so that a repeated create finds them."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, hooks: Hooks = Hooks()) -> None:  # noqa: B008 - it has no state
         self._capacity = capacity
+        self._hooks = hooks
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[bytes]] = set()
 
@@ -38,12 +41,15 @@ class Ledger:
         entry = self._entries.get(key)
         if entry is not None and entry.inputs != inputs:
             log.warning("create repeated with other inputs: it is not joined", extra={"key": key})
+            self._hooks.tell(Event(what=What.OTHER_INPUTS, key=key))
             return await self._run(start)
         if entry is None:
             entry = Entry(inputs, None)
             self._entries[key] = entry
             entry.running = self._begin(key, entry, start)
             self._forget_oldest()
+        else:
+            self._hooks.tell(Event(what=What.JOINED, key=key))
         if entry.running is None:
             return entry.answer
         return await asyncio.shield(entry.running)

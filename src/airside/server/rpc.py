@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from flyteidl2.connector import connector_pb2
 
+from airside.observe.events import Event, What
 from airside.server import streams
 from airside.server.metadata import Directory, flyte1_directory, flyte2_directory
 from airside.server.refusal import Refusal, UnknownAgent, wire_status
@@ -46,87 +47,125 @@ def _handlers_of(family: Family, rpcs: Rpcs) -> list[grpc.GenericRpcHandler[Any,
 def _handler(verb: Verb, method: Method, rpcs: Rpcs) -> grpc.RpcMethodHandler[Any, Any]:
     call = getattr(rpcs, verb)
     if method.kind == "unary":
-        return grpc.unary_unary_rpc_method_handler(_refusing(call))
+        return grpc.unary_unary_rpc_method_handler(_observed(verb, call, rpcs.service))
     make = (
         grpc.unary_stream_rpc_method_handler
         if method.kind == "server_stream"
         else grpc.stream_stream_rpc_method_handler
     )
-    return make(_refusing_stream(call))
+    return make(_observed_stream(verb, call, rpcs.service))
 
 
-def _refusing(call: Any) -> Any:
+class Seen:
+    """What is learnt of a call while it is carried out, for the event that tells of it."""
+
+    __slots__ = ("began", "size", "task_type")
+
+    def __init__(self, size: int) -> None:
+        self.began = time.perf_counter()
+        self.size = size
+        self.task_type = ""
+
+
+def _observed(verb: Verb, call: Any, service: Service) -> Any:
     async def handle(data: bytes, context: Context) -> bytes:
+        seen, code = Seen(len(data)), ""
         try:
-            answer: bytes = await call(data, context)
+            answer: bytes = await call(data, context, seen)
             return answer
         except Exception as exc:  # noqa: BLE001 - every error has a status; the table maps it
-            await _refuse(context, exc)
+            status, details = wire_status(exc)
+            code = status.name
+            await context.abort(status, details)
+        finally:
+            _tell(service, verb, seen, code)
 
     return handle
 
 
-def _refusing_stream(call: Any) -> Any:
+def _observed_stream(verb: Verb, call: Any, service: Service) -> Any:
     async def handle(request: Any, context: Context) -> AsyncIterator[bytes]:
+        seen, code = Seen(0), ""
         try:
-            async for message in call(request, context):
+            async for message in call(request, context, seen):
                 yield message
         except Exception as exc:  # noqa: BLE001 - as above
-            await _refuse(context, exc)
+            status, details = wire_status(exc)
+            code = status.name
+            await context.abort(status, details)
+        finally:
+            _tell(service, verb, seen, code)
 
     return handle
 
 
-async def _refuse(context: Context, exc: Exception) -> NoReturn:
-    code, details = wire_status(exc)
-    await context.abort(code, details)
+def _tell(service: Service, verb: Verb, seen: Seen, code: str) -> None:
+    known = service.serves(seen.task_type)  # a caller must not be able to make up metric series
+    service.hooks.tell(
+        Event(
+            what=What.CALL,
+            task_type=seen.task_type if known else "",
+            operation=verb,
+            code=code,
+            seconds=time.perf_counter() - seen.began,
+            size=seen.size,
+        )
+    )
 
 
 class Rpcs:
     """The RPC methods of one family, named by verb."""
 
     def __init__(self, service: Service, family: Family, directory: Directory) -> None:
-        self._service = service
+        self.service = service
         self._family = family
         self._directory = directory
 
-    async def create(self, data: bytes, context: Context) -> bytes:
+    async def create(self, data: bytes, context: Context, seen: Seen) -> bytes:
         request = await self._parse(connector_pb2.CreateTaskRequest, data)
-        return field_1(await _within(self._service.create(request), context))
+        seen.task_type = request.template.type
+        return field_1(await _within(self.service.create(request), context))
 
-    async def get(self, data: bytes, context: Context) -> bytes:
+    async def get(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("get", data))
-        job = await self._service.get(target.data, target.named, target.connection, _deadline(context))
+        seen.task_type = target.named.name
+        job = await self.service.get(target.data, target.named, target.connection, _deadline(context))
         return field_1(job.answer)
 
-    async def delete(self, data: bytes, context: Context) -> bytes:
+    async def delete(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("delete", data))
-        cancel = self._service.delete(target.data, target.named, target.connection, _deadline(context))
+        seen.task_type = target.named.name
+        cancel = self.service.delete(target.data, target.named, target.connection, _deadline(context))
         await _within(cancel, context)
         return b""
 
-    async def do(self, messages: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    async def do(self, messages: AsyncIterator[bytes], context: Context, seen: Seen) -> AsyncIterator[bytes]:
         request = await self._sync_request(messages)
-        resource = await _within(self._service.do(request), context)
+        seen.task_type = request.template.type
+        resource = await _within(self.service.do(request), context)
         yield field_1(field_1(resource))  # header { resource }
 
-    async def logs(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+    async def logs(self, data: bytes, context: Context, seen: Seen) -> AsyncIterator[bytes]:
         del context
         request = self._message("logs", data)
-        async for message in streams.logs(self._service, target_of(request), request):
+        target = target_of(request)
+        seen.task_type = target.named.name
+        async for message in streams.logs(self.service, target, request):
             yield message
 
-    async def metrics(self, data: bytes, context: Context) -> bytes:
+    async def metrics(self, data: bytes, context: Context, seen: Seen) -> bytes:
         request = self._message("metrics", data)
-        answer: bytes = await _within(streams.metrics(self._service, target_of(request), request), context)
+        target = target_of(request)
+        seen.task_type = target.named.name
+        answer: bytes = await _within(streams.metrics(self.service, target, request), context)
         return answer
 
-    async def list(self, data: bytes, context: Context) -> bytes:
-        del data, context
+    async def list(self, data: bytes, context: Context, seen: Seen) -> bytes:
+        del data, context, seen
         return self._directory.everyone
 
-    async def describe(self, data: bytes, context: Context) -> bytes:
-        del context
+    async def describe(self, data: bytes, context: Context, seen: Seen) -> bytes:
+        del context, seen
         name = self._message("describe", data).name
         entry = self._directory.by_name.get(name)
         if entry is None:
@@ -137,7 +176,7 @@ class Rpcs:
         return self._family.methods[verb].request.FromString(data)
 
     async def _parse(self, message: Any, data: bytes) -> Any:
-        if len(data) > self._service.settings.off_loop_bytes:
+        if len(data) > self.service.settings.off_loop_bytes:
             return await asyncio.to_thread(message.FromString, data)
         return message.FromString(data)
 

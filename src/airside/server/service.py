@@ -27,10 +27,12 @@ from airside.model import (
     Task,
     TaskType,
 )
+from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.declared import pack_declared, unpack_declared
 from airside.server.handle import (
     UNSIGNED,
+    BadSignature,
     ForeignHandle,
     Handle,
     HandleTooLarge,
@@ -65,15 +67,25 @@ class Service:
     flyteidl's. They raise `AirsideError`s or the agent's own exceptions; whoever speaks the wire maps them.
     """
 
-    def __init__(self, agents: Sequence[Agent], settings: ServerSettings, keys: SigningKeys = UNSIGNED) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        settings: ServerSettings,
+        keys: SigningKeys = UNSIGNED,
+        hooks: Hooks = Hooks(),  # noqa: B008 - it has no state
+    ) -> None:
         self.agents: Mapping[TaskType, Agent] = {t: agent for agent in agents for t in agent.task_types}
         self.settings = settings
-        self.ledger = Ledger(settings.max_jobs)
-        self.watch = Watch(
-            self._serialise, capacity=settings.max_jobs, max_wait=settings.max_wait, max_age=settings.max_age
-        )
+        self.hooks = hooks
+        self.ledger = Ledger(settings.max_jobs, hooks)
+        self.watch = Watch(self._serialise, settings, hooks)
+        self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
         self._unseal = lru_cache(maxsize=8192)(lambda data: unseal(data, keys))
+
+    def serves(self, name: str) -> bool:
+        """True if an agent here has a task type of this name."""
+        return name in self._names
 
     # -- create and do ----------------------------------------------------------------------------------------------
 
@@ -164,18 +176,28 @@ class Service:
         """The handle in these bytes and the agent for it; an absent one if this service cannot serve it now."""
         try:
             handle = self._unseal(data)
-        except ForeignHandle:
+        except BadSignature as exc:
+            self._tell(What.FOREIGN, named, str(exc))
+            raise
+        except ForeignHandle as exc:
             foreign = self._agent(named)
             meta = foreign.read_handle(data)
             if meta is None:
+                self._tell(What.FOREIGN, named, str(exc))
                 raise
             return Handle(task_type=named, meta=meta, created_at=0.0), foreign
         except UnreadableHandle as exc:
+            self._tell(What.UNSERVED, named, str(exc))
             return Handle(task_type=named), AbsentAgent(str(exc))
         agent = self.agents.get(handle.task_type)
         if agent is None:
             agent = AbsentAgent(f"no agent here serves task type {handle.task_type} now")
+            self._tell(What.UNSERVED, named, f"task type {handle.task_type}")
         return handle, agent
+
+    def _tell(self, what: What, named: TaskType, message: str) -> None:
+        kind = named.name if self.serves(named.name) else ""
+        self.hooks.tell(Event(what=what, task_type=kind, message=message))
 
     # -- delete -----------------------------------------------------------------------------------------------------
 

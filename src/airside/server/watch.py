@@ -15,8 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from airside.model import Call, NotFound, Phase, Resource
+from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle
+from airside.server.settings import ServerSettings
 from airside.wire.status import sentence
 
 log = logging.getLogger("airside.server")
@@ -54,13 +56,12 @@ Serialise = Callable[[Job, Resource], Awaitable[tuple[Resource, bytes]]]
 
 
 class Watch:
-    """Every job that has been asked for lately, in memory bounded by `capacity` jobs."""
+    """Every job that has been asked for lately, in bounded memory."""
 
-    def __init__(self, serialise: Serialise, *, capacity: int, max_wait: float, max_age: float | None) -> None:
+    def __init__(self, serialise: Serialise, settings: ServerSettings, hooks: Hooks) -> None:
         self._serialise = serialise
-        self._capacity = capacity
-        self._max_wait = max_wait
-        self._max_age = max_age
+        self._settings = settings
+        self._hooks = hooks
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
 
     def job(self, data: bytes, handle: Handle, agent: Agent) -> Job:
@@ -68,7 +69,7 @@ class Watch:
         job = self._jobs.get(data)
         if job is None:
             job = self._jobs[data] = Job(handle, agent, _nothing_known(handle))
-            if len(self._jobs) > self._capacity:
+            if len(self._jobs) > self._settings.max_jobs:
                 self._jobs.popitem(last=False)
         else:
             self._jobs.move_to_end(data)
@@ -102,7 +103,8 @@ class Watch:
         job.fresh_at = time.monotonic()
 
     def _age(self, job: Job) -> float:
-        return job.agent.settings.max_age if self._max_age is None else self._max_age
+        limit = self._settings.max_age
+        return job.agent.settings.max_age if limit is None else limit
 
     def _refreshing(self, job: Job, call: Call) -> asyncio.Task[None]:
         if job.refresh is None:
@@ -111,12 +113,17 @@ class Watch:
 
     async def _wait(self, refresh: asyncio.Task[None], call: Call) -> None:
         remaining = call.remaining
-        limit = self._max_wait if remaining is None else min(self._max_wait, max(0.0, remaining - _MARGIN))
+        limit = (
+            self._settings.max_wait
+            if remaining is None
+            else min(self._settings.max_wait, max(0.0, remaining - _MARGIN))
+        )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 await asyncio.shield(refresh)
 
     async def _refresh(self, job: Job, call: Call) -> None:
+        began = time.perf_counter()
         try:
             resource = await job.agent.get(job.handle.meta, replace(call, deadline=None))
         except NotFound as exc:
@@ -125,6 +132,7 @@ class Watch:
             resource = self._fault(job, exc)
         else:
             resource = self._found(job, resource)
+        self._tell(What.REFRESH, job, seconds=time.perf_counter() - began)
         try:
             if job.deleted and resource.phase is Phase.ABORTED:
                 resource = replace(resource, message=resource.message or "cancelled on request")
@@ -150,6 +158,7 @@ class Watch:
         text = sentence(exc)
         old_enough = time.time() - job.handle.created_at >= YOUNG
         if job.misses >= MISSES and now - job.missing_since >= MISSING_FOR and old_enough:
+            self._tell(What.GIVEN_UP, job, text)
             return Resource(Phase.RETRYABLE_FAILED, message=f"The job is gone: {text}", code=exc.code)
         return replace(_at_least_queued(job), message=f"The backend does not show the job: {text}. Asking again.")
 
@@ -162,9 +171,17 @@ class Watch:
         log.warning("refresh failed: %s", text, exc_info=exc, extra={"agent": job.agent.name, "key": job.handle.key})
         lasting = now - job.failing_since >= job.agent.settings.fault_tolerance
         if lasting and job.failures >= MIN_FAILURES:
+            self._tell(What.GIVEN_UP, job, text)
             message = f"The job could not be checked for {now - job.failing_since:.0f} s: {text}"
             return Resource(Phase.RETRYABLE_FAILED, message=message, code="BackendUnreachable")
+        self._tell(What.TOLERATED, job, text)
         return replace(_at_least_queued(job), message=f"The last check failed: {text}. Trying again.")
+
+    def _tell(self, what: What, job: Job, message: str = "", *, seconds: float = 0.0) -> None:
+        handle = job.handle
+        self._hooks.tell(
+            Event(what=what, task_type=handle.task_type.name, key=handle.key, message=message, seconds=seconds)
+        )
 
 
 def _nothing_known(handle: Handle) -> Resource:

@@ -1,0 +1,70 @@
+"""One event, a list of hooks: whatever the service does or decides is told to each hook."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+log = logging.getLogger("airside.observe")
+
+
+class What(StrEnum):
+    """What an event tells."""
+
+    CALL = "call"
+    """An RPC was answered, or refused with a status."""
+    REFRESH = "refresh"
+    """An agent was asked for a job, well or badly."""
+    JOINED = "create_joined"
+    """A repeated create was answered with the first one's job: a duplicate prevented."""
+    OTHER_INPUTS = "create_with_other_inputs"
+    """A create repeated an attempt with other inputs; it was not joined."""
+    TOLERATED = "fault_tolerated"
+    """A fault of the backend was answered with the last known phase."""
+    GIVEN_UP = "job_given_up"
+    """A job could not be checked for too long, or is gone."""
+    FOREIGN = "foreign_handle"
+    """Bytes that never were a handle of ours, or whose signature is wrong, were refused."""
+    UNSERVED = "unserved_handle"
+    """A handle of ours cannot be served here now; its job is kept RUNNING for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened. `operation` is the verb, `code` a gRPC status or an error code, `seconds` how long
+    it took, `size` how many bytes came in."""
+
+    what: What
+    task_type: str = ""
+    operation: str = ""
+    code: str = ""
+    seconds: float = 0.0
+    size: int = 0
+    key: str = ""
+    message: str = ""
+
+
+Hook = Callable[[Event], None]
+
+
+class Hooks:
+    """Tells each event to every hook. A hook that raises is logged, and the others are told.
+
+    >>> seen = []
+    >>> Hooks([seen.append]).tell(Event(what=What.JOINED, key="k"))
+    >>> seen[0].what.value
+    'create_joined'
+    """
+
+    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+        self._hooks = tuple(hooks)
+
+    def tell(self, event: Event) -> None:
+        """Tell one event."""
+        for hook in self._hooks:
+            try:
+                hook(event)
+            except Exception:  # observing must never change what is observed
+                log.exception("hook failed for event %s", event.what)
