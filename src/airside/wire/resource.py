@@ -30,6 +30,7 @@ from google.protobuf.message import DecodeError
 from airside.model import AirsideError, ConversionError, LogLink, OutputsAt, Phase, Resource, Retry
 from airside.model.redaction import redact
 from airside.wire import limits, storage
+from airside.wire.frame import frame
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.struct import StructValues, write_loosely
 
@@ -66,7 +67,7 @@ _DEFAULT_CODES = {Phase.FAILED: "UserError", Phase.RETRYABLE_FAILED: "Retryable"
 _V1_FIELDS = {  # serialised once: the two fields of Flyte 1, `state` for every phase
     phase: agent_pb2.Resource(state=state).SerializeToString() for phase, state in _STATES.items()
 }
-_OUTPUTS_TAG = b"\x12"  # field 2, length-delimited
+_OUTPUTS = connector_pb2.Resource.OUTPUTS_FIELD_NUMBER
 
 
 class OutputsTooLarge(AirsideError):
@@ -167,7 +168,7 @@ def _write_outputs(outputs: Any, declared: Types | None) -> bytes:
     data = _pack(outputs, declared)
     if len(data) > limits.OUTPUTS:
         raise OutputsTooLarge(f"The outputs are {len(data)} bytes, above {limits.OUTPUTS}.")
-    return _OUTPUTS_TAG + _varint(len(data)) + data
+    return frame(_OUTPUTS, data)
 
 
 def _pack(outputs: Any, declared: Types | None) -> bytes:
@@ -276,12 +277,3 @@ def _write_error(phase: Phase, code: str) -> bytes:
 
 def _text(text: str, limit: int) -> str:
     return limits.shorten(redact(text), limit)
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)

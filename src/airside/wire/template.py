@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 from flyteidl2.connector import connector_pb2
@@ -106,10 +107,10 @@ def _interface(data: bytes) -> Declared:
     inputs = {entry.key: entry.value.type for entry in message.inputs.variables}
     outputs = {entry.key: entry.value.type for entry in message.outputs.variables}
     interface = Interface(
-        {name: to_annotation(kind, f"interface.inputs.{name}") for name, kind in inputs.items()},
-        {name: to_annotation(kind, f"interface.outputs.{name}") for name, kind in outputs.items()},
+        MappingProxyType({name: to_annotation(kind, f"interface.inputs.{name}") for name, kind in inputs.items()}),
+        MappingProxyType({name: to_annotation(kind, f"interface.outputs.{name}") for name, kind in outputs.items()}),
     )
-    return Declared(interface, inputs, outputs)
+    return Declared(interface, MappingProxyType(inputs), MappingProxyType(outputs))  # shared: nobody may change them
 
 
 def read_execution(template: identifier_pb2.Identifier, metadata: connector_pb2.TaskExecutionMetadata) -> Execution:

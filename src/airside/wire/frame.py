@@ -1,0 +1,23 @@
+"""One field of a message, put together from bytes that are serialised already."""
+
+from __future__ import annotations
+
+
+def frame(number: int, payload: bytes) -> bytes:
+    """The length-delimited field `number` (a message, a string or bytes) with this payload.
+
+    Serialised fields, one after the other, are a serialised message.
+
+    >>> frame(2, b"abc")
+    b'\\x12\\x03abc'
+    """
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
