@@ -74,6 +74,7 @@ def test_a_path_leads_through_lists_maps_and_structs() -> None:
         (dict[str, int], {1: 1}, "str"),
         (dict, [1], "dict or dataclass"),
         (dict, None, "dict or dataclass"),
+        (dict, File("s3://b"), "dict or dataclass"),
         (File, Directory("s3://b"), "File"),
         (File, "s3://b/f", "File"),
         (Directory, File("s3://b"), "Directory"),

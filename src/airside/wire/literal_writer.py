@@ -24,7 +24,7 @@ from airside.model import ConversionError, Directory, File, StructuredDataset
 from airside.wire import msgpack_values
 from airside.wire.instants import write_duration, write_timestamp
 from airside.wire.misfit import Misfit, expected, shown
-from airside.wire.msgpack_values import strict_bool, strict_float, strict_int, strict_str
+from airside.wire.msgpack_values import strict_bool, strict_float, strict_int, strict_none, strict_str
 from airside.wire.types import describe, is_none, sole_variant, to_literal_type
 
 _WIDEN, _EXACT = True, False
@@ -63,9 +63,8 @@ def _write(into: Literal, value: Any, declared: LiteralType | None, widen: bool,
         _COMPOUND[kind](into, value, declared, widen, room)
 
 
-def _none(into: Literal, value: Any, _widen: bool) -> None:
-    if value is not None:
-        raise expected("None", value)
+def _none(into: Literal, value: Any, widen: bool) -> None:
+    strict_none(value, widen)
     into.scalar.none_type.SetInParent()
 
 

@@ -62,6 +62,8 @@ def decode(data: bytes) -> Any:
 
 def is_struct(value: object) -> bool:
     """Whether a value travels as a struct: a mapping, dataclass, pydantic model or msgspec struct."""
+    if isinstance(value, (File, Directory, StructuredDataset)):
+        return False
     return isinstance(value, Mapping) or field_names(type(value)) is not None
 
 
@@ -247,7 +249,14 @@ def strict_bool(value: Any, _widen: bool) -> bool:
     return value
 
 
+def strict_none(value: Any, _widen: bool) -> None:
+    """None."""
+    if value is not None:
+        raise expected("None", value)
+
+
 _SCALARS: dict[int, Callable[[Any, bool], Any]] = {
+    types_pb2.NONE: strict_none,
     types_pb2.INTEGER: strict_int,
     types_pb2.FLOAT: strict_float,
     types_pb2.STRING: strict_str,

@@ -19,7 +19,7 @@ from flyteidl2.core import interface_pb2, types_pb2
 from flyteidl2.core.types_pb2 import LiteralType
 
 from airside.model import ConversionError, Directory, File, StructuredDataset
-from airside.wire.misfit import MAX_DEPTH
+from airside.wire.misfit import MAX_DEPTH, shown
 
 _SIMPLE: dict[Any, tuple[int, str]] = {
     int: (types_pb2.INTEGER, "int"),
@@ -121,7 +121,7 @@ _DESCRIBERS: dict[str | None, Callable[[LiteralType, int], str]] = {
     "collection_type": lambda t, depth: f"list[{describe(t.collection_type, depth)}]",
     "map_value_type": lambda t, depth: f"dict[str, {describe(t.map_value_type, depth)}]",
     "union_type": lambda t, depth: _listed((describe(v, depth) for v in t.union_type.variants), " | "),
-    "enum_type": lambda t, _depth: "one of " + _listed(map(repr, t.enum_type.values), ", "),
+    "enum_type": lambda t, _depth: "one of " + _listed(map(shown, t.enum_type.values), ", "),
     "blob": lambda t, _depth: "Directory" if t.blob.dimensionality else "File",
     "schema": lambda _t, _depth: "StructuredDataset",
     "structured_dataset_type": lambda _t, _depth: "StructuredDataset",
@@ -130,7 +130,7 @@ _DESCRIBERS: dict[str | None, Callable[[LiteralType, int], str]] = {
 
 def _listed(names: Iterable[str], separator: str) -> str:
     shown = list(names)
-    return separator.join([*shown[:6], "..."] if len(shown) > 6 else shown)
+    return separator.join([*shown[:6], "..."] if len(shown) > 6 else shown) or "a value"
 
 
 # --- annotation to literal type; each step also names the type as flytekit tags it inside a union
