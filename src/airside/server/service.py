@@ -22,6 +22,7 @@ from airside.model import (
     Metric,
     NotFound,
     Phase,
+    PluginError,
     Resource,
     Retry,
     Task,
@@ -31,6 +32,7 @@ from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.declared import pack_declared, unpack_declared
 from airside.server.handle import (
+    MAGIC,
     UNSIGNED,
     BadSignature,
     ForeignHandle,
@@ -74,7 +76,7 @@ class Service:
         keys: SigningKeys = UNSIGNED,
         hooks: Hooks = Hooks(),  # noqa: B008 - it has no state
     ) -> None:
-        self.agents: Mapping[TaskType, Agent] = {t: agent for agent in agents for t in agent.task_types}
+        self.agents = _by_type(agents)
         self.settings = settings
         self.hooks = hooks
         self.ledger = Ledger(settings.max_jobs, hooks)
@@ -119,7 +121,7 @@ class Service:
 
     async def _create_done(self, agent: Agent, task: Task, call: Call, handle: Handle) -> bytes:
         """A sync agent asked through create: its result travels in the handle."""
-        _, result = await self._write(await agent.do(task, call), handle)
+        _, result = await self._write(_over(await agent.do(task, call), agent), handle)
         if len(result) > MAX_RESULT:
             result = await asyncio.to_thread(_spill, result, handle.output_prefix)
         return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
@@ -136,7 +138,7 @@ class Service:
         try:
             task = await self._read(request, key)
             call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
-            return (await self._write(await agent.do(task, call), handle))[1]
+            return (await self._write(_over(await agent.do(task, call), agent), handle))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=_code(exc)), None)
 
@@ -161,11 +163,12 @@ class Service:
         return job
 
     async def _job(self, data: bytes, named: TaskType) -> Job:
-        job = self.watch.known(data)
+        identity = _identity(data, named)
+        job = self.watch.known(identity)
         if job is not None:
             return job
         handle, agent = self._open(data, named)
-        job = self.watch.job(data, handle, agent)
+        job = self.watch.job(identity, handle, agent)
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
@@ -297,6 +300,33 @@ class AbsentAgent(Agent):
     async def delete(self, meta: bytes, call: Call) -> None:
         del meta, call
         raise Retry(self._reason)
+
+
+def _by_type(agents: Sequence[Agent]) -> Mapping[TaskType, Agent]:
+    """The agent of each task type; `PluginError` if two of them want the same one."""
+    owners: dict[TaskType, Agent] = {}
+    for agent in agents:
+        for task_type in agent.task_types:
+            owner = owners.setdefault(task_type, agent)
+            if owner is not agent:
+                raise PluginError(f"Task type {task_type} is served by {owner.name} and by {agent.name}; drop one.")
+    return owners
+
+
+def _identity(data: bytes, named: TaskType) -> bytes:
+    """What tells jobs apart: our handle, or foreign bytes with their type, since two backends may use the same ids."""
+    return data if data.startswith(MAGIC) else b"%s %d %s" % (named.name.encode(), named.version, data)
+
+
+def _over(resource: Resource, agent: Agent) -> Resource:
+    """A sync agent's result, which must be terminal: the poller of Flyte 1 dies of any other."""
+    if not isinstance(resource, Resource):
+        raise TypeError(f"{agent.name}.do returned {type(resource).__name__}, not a Resource")
+    if not resource.phase.is_terminal:
+        raise Fail(
+            f"{agent.name}.do returned the phase {resource.phase.name}, which is not terminal.", code="AgentError"
+        )
+    return resource
 
 
 def _new_handle(request: Request, key: str) -> Handle:

@@ -126,6 +126,7 @@ class Watch:
         began = time.perf_counter()
         try:
             resource = await job.agent.get(job.handle.meta, replace(call, deadline=None))
+            _check(resource, job.agent)
         except NotFound as exc:
             resource = self._missing(job, exc)
         except Exception as exc:  # noqa: BLE001 - whatever the agent raised, the task must not freeze for it
@@ -182,6 +183,11 @@ class Watch:
         self._hooks.tell(
             Event(what=what, task_type=handle.task_type.name, key=handle.key, message=message, seconds=seconds)
         )
+
+
+def _check(resource: object, agent: Agent) -> None:
+    if not isinstance(resource, Resource):
+        raise TypeError(f"{agent.name}.get returned {type(resource).__name__}, not a Resource")
 
 
 def _nothing_known(handle: Handle) -> Resource:
