@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,7 +20,7 @@ async def iterate(start: Callable[[], Any], *, name: str) -> AsyncIterator[Any]:
     A blocking iterator runs on a thread of its own and stops soon after its reader does.
     """
     source = await asyncio.to_thread(start)
-    if asyncio.iscoroutine(source):
+    if inspect.iscoroutine(source):  # asyncio.iscoroutine takes a plain generator for one before Python 3.12
         source = await source
     if hasattr(source, "__aiter__"):
         async for item in source:
