@@ -112,6 +112,8 @@ def test_a_union_prefers_the_type_that_fits_exactly() -> None:
         assert repr(from_literal(literal)) == repr(value)
     literal = to_literal([1, 2], to_literal_type(list[float] | list[int]))
     assert literal.scalar.union.type.collection_type.simple == types_pb2.INTEGER
+    literal = to_literal({"a": 1}, to_literal_type(dict | dict[str, int]))
+    assert literal.scalar.union.value.WhichOneof("value") == "map"
     literal = to_literal("red", to_literal_type(Color | int))
     assert literal.scalar.union.type.WhichOneof("type") == "enum_type"
 

@@ -191,8 +191,7 @@ def _same_type(values: LiteralValues, name: str, declared: LiteralType | None) -
     """Whether a literal may pass unread: it is as its maker wrote it, or already read as this type."""
     if declared is None or values.declared is None:
         return True
-    known = values.declared.get(name)
-    return known is None or bool(known == declared)
+    return bool(values.declared.get(name) == declared)
 
 
 def _parse(data: bytes, where: str) -> Message:

@@ -25,7 +25,7 @@ from airside.wire import msgpack_values
 from airside.wire.instants import write_duration, write_timestamp
 from airside.wire.misfit import Misfit, expected, shown
 from airside.wire.msgpack_values import strict_bool, strict_float, strict_int, strict_none, strict_str
-from airside.wire.types import describe, is_none, sole_variant, to_literal_type
+from airside.wire.types import describe, is_none, to_literal_type
 
 _WIDEN, _EXACT = True, False
 _ROOM = 80  # readers stop at 100 nested messages, some of which hold the literal
@@ -168,19 +168,25 @@ def _map(into: Literal, value: Any, declared: LiteralType, widen: bool, room: in
 
 def _union(into: Literal, value: Any, declared: LiteralType, widen: bool, room: int) -> None:
     variants = [v for v in declared.union_type.variants if value is None or not is_none(v)]
-    sole = sole_variant(declared) if value is not None else None
-    for widening in (False, True) if widen else (False,):  # an int prefers int over a float that comes first
+    if len(variants) > 1:
+        variants.sort(key=_takes_any_dict)
+    passes = (_EXACT, _WIDEN) if widen and len(variants) > 1 else (widen,)  # an int is rather int than float
+    for widening in passes:
         for variant in variants:
             try:
                 _write(into.scalar.union.value, value, variant, widening, room - 3)
             except Misfit:
                 into.Clear()
-                if variant == sole and widening == widen:
+                if len(variants) == 1:
                     raise
             else:
                 into.scalar.union.type.CopyFrom(variant)
                 return
     raise expected(describe(declared), value)
+
+
+def _takes_any_dict(declared: LiteralType) -> bool:
+    return declared.WhichOneof("type") == "simple" and bool(declared.simple == types_pb2.STRUCT)
 
 
 def _enum(into: Literal, value: Any, declared: LiteralType, _widen: bool, _room: int) -> None:
