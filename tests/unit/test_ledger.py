@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from airside.server.ledger import Ledger
+from airside.observe.events import Event, Hooks, What
+from airside.server.ledger import Entry, Ledger
 
 
 class Backend:
@@ -16,58 +17,72 @@ class Backend:
         self.calls = 0
         self.go = asyncio.Event()
 
-    async def create(self) -> bytes:
+    async def create(self, entry: Entry) -> bytes:
         self.calls += 1
         await self.go.wait()
         return f"job-{self.calls}".encode()
 
 
+def ledger_of(capacity: int, seen: list[Event] | None = None) -> Ledger:
+    return Ledger(capacity, Hooks([seen.append] if seen is not None else []))
+
+
+async def create(ledger: Ledger, key: str, inputs: int, backend: Backend) -> bytes:
+    return await ledger.answer(ledger.enter(key, inputs, backend.create))
+
+
 async def test_concurrent_and_later_creates_share_one_call() -> None:
-    ledger, backend = Ledger(10), Backend()
-    waiting = [asyncio.create_task(ledger.create("k", 1, backend.create)) for _ in range(5)]
+    seen: list[Event] = []
+    ledger, backend = ledger_of(10, seen), Backend()
+    waiting = [asyncio.create_task(create(ledger, "k", 1, backend)) for _ in range(5)]
     await asyncio.sleep(0)
     backend.go.set()
     assert await asyncio.gather(*waiting) == [b"job-1"] * 5
-    assert await ledger.create("k", 1, backend.create) == b"job-1"
+    assert await create(ledger, "k", 1, backend) == b"job-1"
     assert backend.calls == 1
+    assert [event.what for event in seen] == [What.JOINED] * 5
 
 
 async def test_a_caller_that_goes_away_does_not_stop_the_create() -> None:
-    ledger, backend = Ledger(10), Backend()
-    impatient = asyncio.create_task(ledger.create("k", 1, backend.create))
+    ledger, backend = ledger_of(10), Backend()
+    impatient = asyncio.create_task(create(ledger, "k", 1, backend))
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.wait({impatient})
-    assert ledger.running == 1
+    (entry,) = ledger.running
+    assert not entry.is_wanted
     backend.go.set()
-    assert await ledger.create("k", 1, backend.create) == b"job-1"
+    assert await create(ledger, "k", 1, backend) == b"job-1"
     assert backend.calls == 1
 
 
 async def test_a_create_that_raises_is_forgotten() -> None:
-    ledger, backend = Ledger(10), Backend()
+    ledger, backend = ledger_of(10), Backend()
     backend.go.set()
 
-    async def refuse() -> bytes:
+    async def refuse(entry: Entry) -> bytes:
         raise ConnectionError("no")
 
     with pytest.raises(ConnectionError):
-        await ledger.create("k", 1, refuse)
-    assert await ledger.create("k", 1, backend.create) == b"job-1"
+        await ledger.answer(ledger.enter("k", 1, refuse))
+    assert await create(ledger, "k", 1, backend) == b"job-1"
 
 
 async def test_the_same_key_with_other_inputs_is_not_joined(caplog: pytest.LogCaptureFixture) -> None:
-    ledger, backend = Ledger(10), Backend()
+    seen: list[Event] = []
+    ledger, backend = ledger_of(10, seen), Backend()
     backend.go.set()
-    assert await ledger.create("k", 1, backend.create) == b"job-1"
-    assert await ledger.create("k", 2, backend.create) == b"job-2"
+    assert await create(ledger, "k", 1, backend) == b"job-1"
+    assert await create(ledger, "k", 2, backend) == b"job-2"
+    assert await create(ledger, "k", 2, backend) == b"job-2"
     assert "other inputs" in caplog.text
+    assert What.OTHER_INPUTS in [event.what for event in seen]
 
 
 async def test_the_oldest_answers_are_forgotten_first() -> None:
-    ledger, backend = Ledger(2), Backend()
+    ledger, backend = ledger_of(2), Backend()
     backend.go.set()
     for key in "abc":
-        await ledger.create(key, 1, backend.create)
-    assert await ledger.create("c", 1, backend.create) == b"job-3"
-    assert await ledger.create("a", 1, backend.create) == b"job-4"
+        await create(ledger, key, 1, backend)
+    assert await create(ledger, "c", 1, backend) == b"job-3"
+    assert await create(ledger, "a", 1, backend) == b"job-4"

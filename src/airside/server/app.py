@@ -107,7 +107,8 @@ class Server:
             async with asyncio.timeout(grace):
                 await self.service.ledger.drain()
         except TimeoutError:
-            log.warning("%d creates were still under way when the grace ended", self.service.ledger.running)
+            for entry in self.service.ledger.running:
+                log.warning("a create was still under way when the grace ended", extra={"key": entry.key})
         await self._close()
 
     async def _open_agents(self) -> None:
@@ -187,6 +188,8 @@ class Server:
         if self._pages is not None:
             await self._pages.stop()
             self._pages = None
+        await self.service.watch.close()
+        await self.service.cancellation.close()
         while self.agents:
             agent = self.agents.pop()
             try:

@@ -57,11 +57,14 @@ class Kind(IntEnum):
     """A task that was over when it was created; its result is in the handle."""
     FAILED = 2
     """A task that can never be created; the reason is in the handle."""
+    PENDING = 3
+    """A job that was still being created when the caller had to be answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handle:
-    """What a handle says. `meta` is the agent's own bytes; `declared` the packed types of the outputs."""
+    """What a handle says. `meta` is the agent's own bytes; `declared` the packed types of the outputs; `request` the
+    packed request of a pending create."""
 
     task_type: TaskType
     key: str = ""
@@ -74,11 +77,12 @@ class Handle:
     code: str = ""
     message: str = ""
     result: bytes = b""
+    request: bytes = b""
 
 
 # Field numbers are for ever: a number that is no longer used is never used again.
 _TYPE, _VERSION, _KEY, _KIND, _PREFIX, _CREATED, _CONNECTION, _DECLARED = 1, 2, 3, 4, 5, 6, 7, 8
-_KEY_ID, _META, _CODE, _MESSAGE, _RESULT = 9, 10, 11, 12, 13
+_KEY_ID, _META, _CODE, _MESSAGE, _RESULT, _REQUEST = 9, 10, 11, 12, 13, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ def seal(handle: Handle, keys: SigningKeys = UNSIGNED) -> bytes:
         _CODE: handle.code,
         _MESSAGE: handle.message,
         _RESULT: handle.result,
+        _REQUEST: handle.request,
     }
     packed = msgpack.packb({number: value for number, value in body.items() if value})
     mac = _mac(keys.known[keys.current], FORMAT, packed) if keys.current else b""
@@ -157,6 +162,7 @@ def _read(body: Mapping[int, Any]) -> Handle:
         code=body.get(_CODE, ""),
         message=body.get(_MESSAGE, ""),
         result=body.get(_RESULT, b""),
+        request=body.get(_REQUEST, b""),
     )
 
 

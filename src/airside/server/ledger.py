@@ -6,91 +6,122 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from airside.observe.events import Event, Hooks, What
 
 log = logging.getLogger("airside.server")
 
+DISPUTED = "disputed/"
+"""Begins the key of a create that repeats an attempt with other inputs."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Entry:
-    """One create: the running call, then its answer. `inputs` tells whether a repeat asks for the same thing."""
+    """One create: the call that is under way, then its answer (sealed handle bytes).
 
+    `inputs` tells whether a repeat asks for the same thing. `waiting` counts the callers; `promised` is set once a
+    pending handle went out, so that somebody will come back for the job.
+    """
+
+    key: str
     inputs: int
-    running: asyncio.Task[bytes] | None
+    task: asyncio.Task[bytes] | None = field(default=None, repr=False)
     answer: bytes = b""
+    error: Exception | None = None
+    waiting: int = 0
+    promised: bool = False
+    stopped: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """True if somebody waits for the job, or holds a handle for it."""
+        return (self.waiting > 0 or self.promised) and not self.stopped
+
+
+Start = Callable[[Entry], Coroutine[Any, Any, bytes]]
 
 
 class Ledger:
     """Key → create. Answers of the latest `capacity` keys are kept, so that a repeated create finds them."""
 
-    def __init__(self, capacity: int, hooks: Hooks = Hooks()) -> None:  # noqa: B008 - it has no state
+    def __init__(self, capacity: int, hooks: Hooks) -> None:
         self._capacity = capacity
         self._hooks = hooks
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[bytes]] = set()
 
-    async def create(self, key: str, inputs: int, start: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
-        """The answer to the create of `key`: the known one, the running call's, or that of `start()`.
+    def enter(self, key: str, inputs: int, start: Start) -> Entry:
+        """The entry of a key: the known one, or a new one whose `start(entry)` is under way from now on.
 
-        The call goes on if its caller goes away, so that the next one finds its answer. A create that raises is
-        forgotten: the next one tries again. The same key with other inputs is not joined.
+        A create that raises is forgotten, so that the next one tries again. The same key with other inputs is not
+        joined: one of the two callers is wrong, and nobody here knows which.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.inputs != inputs:
             log.warning("create repeated with other inputs: it is not joined", extra={"key": key})
             self._hooks.tell(Event(what=What.OTHER_INPUTS, key=key))
-            return await self._run(start)
+            key = f"{DISPUTED}{key}/{inputs:x}"
+            entry = self._entries.get(key)
+        if entry is not None and entry.task is None and not entry.answer:
+            entry = None  # it failed behind its pending handle
         if entry is None:
-            entry = Entry(inputs, None)
-            self._entries[key] = entry
-            entry.running = self._begin(key, entry, start)
+            entry = self._entries[key] = Entry(key, inputs)
+            self._begin(entry, start)
             self._forget_oldest()
         else:
             self._hooks.tell(Event(what=What.JOINED, key=key))
-        if entry.running is None:
+        return entry
+
+    def get(self, key: str) -> Entry | None:
+        """The entry of a key, if there is one."""
+        return self._entries.get(key)
+
+    def forget(self, key: str) -> None:
+        """Let the next create of this key start anew."""
+        self._entries.pop(key, None)
+
+    async def answer(self, entry: Entry) -> bytes:
+        """The answer of an entry. The create goes on if its caller goes away."""
+        if entry.task is None:
             return entry.answer
-        return await asyncio.shield(entry.running)
+        entry.waiting += 1
+        try:
+            return await asyncio.shield(entry.task)
+        finally:
+            entry.waiting -= 1
 
     @property
-    def running(self) -> int:
-        """How many creates are under way."""
-        return len(self._tasks)
+    def running(self) -> tuple[Entry, ...]:
+        """The creates that are under way."""
+        return tuple(entry for entry in self._entries.values() if entry.task is not None)
 
     async def drain(self) -> None:
         """Wait until no create is under way."""
         while self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
-    def _begin(self, key: str, entry: Entry, start: Callable[[], Coroutine[Any, Any, bytes]]) -> asyncio.Task[bytes]:
-        task = self._spawn(start)
+    def _begin(self, entry: Entry, start: Start) -> None:
+        task = asyncio.create_task(start(entry))
+        entry.task = task
+        self._tasks.add(task)
 
         def finish(done: asyncio.Task[bytes]) -> None:
-            entry.running = None
-            if done.cancelled() or done.exception() is not None:
-                if self._entries.get(key) is entry:
-                    del self._entries[key]
-            else:
+            self._tasks.discard(done)
+            entry.task = None
+            failed = done.cancelled() or done.exception() is not None
+            if not failed:
                 entry.answer = done.result()
+            elif self._entries.get(entry.key) is entry and not entry.promised:
+                del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for
 
         task.add_done_callback(finish)
-        return task
-
-    async def _run(self, start: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
-        return await asyncio.shield(self._spawn(start))
-
-    def _spawn(self, start: Callable[[], Coroutine[Any, Any, bytes]]) -> asyncio.Task[bytes]:
-        task = asyncio.create_task(start())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     def _forget_oldest(self) -> None:
         """Keep within capacity; a create under way is never forgotten."""
         while len(self._entries) > self._capacity:
             key, entry = next(iter(self._entries.items()))
-            if entry.running is not None:
+            if entry.task is not None:
                 return
             del self._entries[key]

@@ -124,7 +124,10 @@ class Rpcs:
     async def create(self, data: bytes, context: Context, seen: Seen) -> bytes:
         request = await self._parse(connector_pb2.CreateTaskRequest, data)
         seen.task_type = request.template.type
-        return field_1(await _within(self.service.create(request), context))
+        sealed = await self.service.create(
+            request, deadline=_deadline(context), first_attempt=0 if self._family is V1 else 1
+        )
+        return field_1(sealed)
 
     async def get(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("get", data))
@@ -135,8 +138,7 @@ class Rpcs:
     async def delete(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("delete", data))
         seen.task_type = target.named.name
-        cancel = self.service.delete(target.data, target.named, target.connection, _deadline(context))
-        await _within(cancel, context)
+        await self.service.delete(target.data, target.named, target.connection, _deadline(context))
         return b""
 
     async def do(self, messages: AsyncIterator[bytes], context: Context, seen: Seen) -> AsyncIterator[bytes]:

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias
 
 from flyteidl2.connector import connector_pb2
@@ -20,7 +19,6 @@ from airside.model import (
     Fail,
     LogLine,
     Metric,
-    NotFound,
     Phase,
     PluginError,
     Resource,
@@ -30,34 +28,33 @@ from airside.model import (
 )
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
-from airside.server.declared import pack_declared, unpack_declared
+from airside.server.cancellation import Cancellation
+from airside.server.creation import MAX_RESULT, Creation, code_of, fingerprint, finished, new_handle, patience
+from airside.server.declared import unpack_declared
 from airside.server.handle import (
     MAGIC,
     UNSIGNED,
     BadSignature,
     ForeignHandle,
     Handle,
-    HandleTooLarge,
     Kind,
     SigningKeys,
     UnreadableHandle,
-    seal,
     unseal,
 )
+from airside.server.job import Job
 from airside.server.ledger import Ledger
+from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
-from airside.server.watch import Job, Watch
-from airside.wire import limits, storage
+from airside.server.watch import Watch
+from airside.wire import storage
 from airside.wire.literal_map import LiteralValues
 from airside.wire.resource import OUTPUTS_FILE, OutputsTooLarge, needs_io, resolve, write_resource
 from airside.wire.status import sentence
 from airside.wire.template import key_of, read_request
 
 log = logging.getLogger("airside.server")
-
-MAX_RESULT = 16 * limits.KIB
-"""The result of a sync task travels in its handle up to this size; the outputs of a larger one go to a file."""
 
 Request: TypeAlias = connector_pb2.CreateTaskRequest
 
@@ -80,6 +77,8 @@ class Service:
         self.settings = settings
         self.hooks = hooks
         self.ledger = Ledger(settings.max_jobs, hooks)
+        self.cancellation = Cancellation(hooks)
+        self.creation = Creation(self.ledger, self.cancellation, keys, hooks, read=self._read, write=self._result)
         self.watch = Watch(self._serialise, settings, hooks)
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
@@ -91,11 +90,10 @@ class Service:
 
     # -- create and do ----------------------------------------------------------------------------------------------
 
-    async def create(self, request: Request) -> bytes:
-        """Start the task, or find it started; returns its handle (`resource_meta`)."""
+    async def create(self, request: Request, *, deadline: float | None = None, first_attempt: int = 0) -> bytes:
+        """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline."""
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
-        key = key_of(request)
-        return await self.ledger.create(key, _fingerprint(request), lambda: self._create(agent, request, key))
+        return await self.creation.create(agent, request, deadline=deadline, first_attempt=first_attempt)
 
     async def do(self, request: Request) -> bytes:
         """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""
@@ -103,44 +101,24 @@ class Service:
         if not agent.is_sync:
             raise NotOffered(f"Task type {request.template.type} is served by an async agent; call CreateTask instead.")
         key = key_of(request)
-        return await self.ledger.create(f"do {key}", _fingerprint(request), lambda: self._do(agent, request, key))
-
-    async def _create(self, agent: Agent, request: Request, key: str) -> bytes:
-        handle = _new_handle(request, key)
-        try:
-            task = await self._read(request, key)
-            call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
-            if agent.is_sync:
-                return await self._create_done(agent, task, call, handle)
-            handle = replace(handle, meta=await agent.create(task, call))
-            return await self._seal_or_undo(agent, handle, call)
-        except (Fail, ConversionError) as exc:
-            log.info("task cannot be created: %s", sentence(exc), extra={"agent": agent.name, "key": key})
-            failed = replace(handle, kind=Kind.FAILED, meta=b"", code=_code(exc), message=sentence(exc))
-            return seal(failed, self._keys)
-
-    async def _create_done(self, agent: Agent, task: Task, call: Call, handle: Handle) -> bytes:
-        """A sync agent asked through create: its result travels in the handle."""
-        _, result = await self._write(_over(await agent.do(task, call), agent), handle)
-        if len(result) > MAX_RESULT:
-            result = await asyncio.to_thread(_spill, result, handle.output_prefix)
-        return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
-
-    async def _seal_or_undo(self, agent: Agent, handle: Handle, call: Call) -> bytes:
-        try:
-            return seal(handle, self._keys)
-        except HandleTooLarge as exc:
-            await agent.delete(handle.meta, call)  # nobody could ever find this job again
-            raise Fail(f"{exc}; the job was cancelled", code="HandleTooLarge") from exc
+        entry = self.ledger.enter(f"do {key}", fingerprint(request), lambda _: self._do(agent, request, key))
+        return await self.ledger.answer(entry)
 
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
-        handle = _new_handle(request, key)
+        handle = new_handle(request, key)
         try:
             task = await self._read(request, key)
             call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
-            return (await self._write(_over(await agent.do(task, call), agent), handle))[1]
+            return (await self._write(await finished(agent, task, call), handle))[1]
         except (Fail, ConversionError) as exc:
-            return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=_code(exc)), None)
+            return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
+
+    async def _result(self, resource: Resource, handle: Handle) -> bytes:
+        """The result of a sync task, small enough for its handle."""
+        _, result = await self._write(resource, handle)
+        if len(result) > MAX_RESULT:
+            result = await asyncio.to_thread(_spill, result, handle.output_prefix)
+        return result
 
     async def _read(self, request: Request, key: str) -> Task:
         """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
@@ -158,21 +136,25 @@ class Service:
 
         Raises `HandleError` for bytes that nobody here understands.
         """
-        job = await self._job(data, named)
+        job = await self._job(data, named, connection)
         await self.watch.ask(job, _call(job.handle, connection, deadline))
         return job
 
-    async def _job(self, data: bytes, named: TaskType) -> Job:
+    async def _job(self, data: bytes, named: TaskType, connection: Connection | None) -> Job:
         identity = _identity(data, named)
         job = self.watch.known(identity)
         if job is not None:
             return job
         handle, agent = self._open(data, named)
-        job = self.watch.job(identity, handle, agent)
+        job = self.watch.job(identity, handle, agent, _call(handle, connection, None))
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
             job.resource, job.answer = _result_of(handle), handle.result
+        elif handle.kind is Kind.PENDING:
+            job.agent = PendingAgent(
+                agent, handle, partial(self.creation.resume, agent), self._opened, self.cancellation.ask
+            )
         return job
 
     def _open(self, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
@@ -198,6 +180,10 @@ class Service:
             self._tell(What.UNSERVED, named, f"task type {handle.task_type}")
         return handle, agent
 
+    def _opened(self, sealed: bytes) -> tuple[Handle, Agent]:
+        handle = self._unseal(sealed)
+        return handle, self._agent(handle.task_type)
+
     def _tell(self, what: What, named: TaskType, message: str) -> None:
         kind = named.name if self.serves(named.name) else ""
         self.hooks.tell(Event(what=what, task_type=kind, message=message))
@@ -207,27 +193,29 @@ class Service:
     async def delete(self, data: bytes, named: TaskType, connection: Connection | None, deadline: float | None) -> None:
         """Cancel a job unless it is over. Returns when the backend accepted; a repeated call joins the first."""
         try:
-            job = await self._job(data, named)
+            job = await self._job(data, named, connection)
         except (ForeignHandle, UnknownTaskType):
             # An engine repeats a refused delete for ever, and there is nothing here to cancel.
             log.warning("delete of a handle that never was ours", extra={"task_type": str(named)})
             return
-        if job.deleted or job.handle.kind is not Kind.JOB:
+        if job.deleted or job.handle.kind in {Kind.DONE, Kind.FAILED}:
             return
         if job.deletion is None:
-            job.deletion = asyncio.create_task(self._delete(job, _call(job.handle, connection, deadline)))
-        await asyncio.shield(job.deletion)
+            job.deletion = asyncio.create_task(self._delete(job, _call(job.handle, connection, None)))
+        wait = patience(deadline)
+        async with asyncio.timeout(wait):
+            await asyncio.shield(job.deletion)
 
     async def _delete(self, job: Job, call: Call) -> None:
         try:
             phase = (await self.watch.learn(job, call)).phase
             if phase.is_terminal and not job.agent.settings.delete_finished:
                 return
-            with contextlib.suppress(NotFound):
-                await job.agent.delete(job.handle.meta, replace(call, deadline=None))
+            await self.cancellation.ask(job.agent, job.handle.meta, call)
             job.deleted = True
             if not phase.is_terminal:
-                await self.watch.record(job, Resource(Phase.ABORTED, message="cancelled on request"))
+                await self.watch.record(job, Resource(Phase.ABORTED))
+                self.cancellation.confirm_behind(job.agent, job.handle.meta, call)
         finally:
             job.deletion = None
 
@@ -318,28 +306,6 @@ def _identity(data: bytes, named: TaskType) -> bytes:
     return data if data.startswith(MAGIC) else b"%s %d %s" % (named.name.encode(), named.version, data)
 
 
-def _over(resource: Resource, agent: Agent) -> Resource:
-    """A sync agent's result, which must be terminal: the poller of Flyte 1 dies of any other."""
-    if not isinstance(resource, Resource):
-        raise TypeError(f"{agent.name}.do returned {type(resource).__name__}, not a Resource")
-    if not resource.phase.is_terminal:
-        raise Fail(
-            f"{agent.name}.do returned the phase {resource.phase.name}, which is not terminal.", code="AgentError"
-        )
-    return resource
-
-
-def _new_handle(request: Request, key: str) -> Handle:
-    template = request.template
-    outputs = template.interface.outputs.SerializeToString(deterministic=True)
-    return Handle(
-        task_type=TaskType(template.type, template.task_type_version),
-        key=key,
-        output_prefix=request.output_prefix,
-        declared=pack_declared(outputs) if template.HasField("interface") else b"",
-    )
-
-
 def _read_whole(request: Request, key: str) -> Task:
     task = read_request(request, key=key)
     if isinstance(task.inputs, LiteralValues):
@@ -367,13 +333,3 @@ def _result_of(handle: Handle) -> Resource:
 
 def _call(handle: Handle, connection: Connection | None, deadline: float | None) -> Call:
     return Call(connection=connection, output_prefix=handle.output_prefix, key=handle.key, deadline=deadline)
-
-
-def _code(exc: Exception) -> str:
-    return exc.code if isinstance(exc, Fail) else "InputConversionError"
-
-
-def _fingerprint(request: Request) -> int:
-    """Tells inputs apart; their order does not matter, since Flyte 2 shuffles it."""
-    literals = request.inputs.literals
-    return hash(frozenset((one.name, one.value.SerializeToString(deterministic=True)) for one in literals))

@@ -1,0 +1,73 @@
+"""A watched job: what is known of it, how its refreshes went, and when the next one is due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from airside.model import Call, Phase, Resource
+from airside.sdk.agent import Agent
+from airside.server.handle import Handle
+
+YOUNG = 60.0
+"""Seconds for which a job is young: nothing known of it means QUEUED, and a backend that lists late is not believed."""
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One watched job. `identity` is its place in the table. Times are `time.monotonic()` seconds."""
+
+    identity: bytes
+    handle: Handle
+    agent: Agent
+    call: Call
+    resource: Resource
+    answer: bytes = b""
+    fresh_at: float = float("-inf")
+    refresh: asyncio.Future[None] | None = None
+    # -- when to refresh
+    asked_at: float = 0.0
+    period: float = 0.0
+    due: float = NEVER
+    # -- how the refreshes went
+    failures: int = 0
+    failing_since: float = 0.0
+    misses: int = 0
+    missing_since: float = 0.0
+    retry_at: float = 0.0
+    # -- cancelling
+    deletion: asyncio.Task[None] | None = field(default=None, repr=False)
+    deleted: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing can change any more."""
+        return self.resource.phase.is_terminal
+
+    @property
+    def is_young(self) -> bool:
+        """True in the handle's first minute."""
+        return time.time() - self.handle.created_at < YOUNG
+
+    @property
+    def fresh_for(self) -> float:
+        """Seconds for which an answer counts as fresh: `max_age`, or longer if the agent said so."""
+        return max(self.agent.settings.max_age, min(self.resource.poll_after or 0.0, MAX_POLL_AFTER))
+
+
+MAX_POLL_AFTER = 300.0
+
+
+def watched(identity: bytes, handle: Handle, agent: Agent, call: Call) -> Job:
+    """A job of which nothing is known yet."""
+    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED))
+    job.resource = nothing_known(job)
+    return job
+
+
+def nothing_known(job: Job) -> Resource:
+    """QUEUED in the handle's first minute, else RUNNING."""
+    return Resource(Phase.QUEUED if job.is_young else Phase.RUNNING)

@@ -1,0 +1,79 @@
+"""What a refresh means for a job: found, missing or faulty. Pure: no I/O, no clock of its own.
+
+Flyte's engines count failed polls over a task's whole life and stop polling at the sixth. So a fault is answered with
+the last known phase and a message; only a fault that lasts ends the job, and as something that can be retried.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from airside.model import NotFound, Phase, Resource, Retry
+from airside.server.job import Job, nothing_known
+from airside.wire.status import sentence
+
+MIN_FAILURES = 20
+"""Refreshes that must fail in a row before a job is given up."""
+MISSES = 3
+"""`NotFound` answers before a job counts as gone ..."""
+MISSING_FOR = 60.0
+"""... over at least this many seconds, and never in a job's first minute: backends list new jobs late."""
+FIRST_BACKOFF = 0.25
+MAX_BACKOFF = 60.0
+MAX_RETRY_AFTER = 600.0
+
+
+def found(job: Job, resource: Resource) -> Resource:
+    """What the agent says, except that a phase never goes back within a process."""
+    job.failures = job.misses = 0
+    job.retry_at = 0.0
+    if resource.phase is Phase.UNDEFINED:
+        return replace(resource, phase=Phase.RUNNING)
+    if resource.phase.rank < job.resource.phase.rank:
+        return replace(resource, phase=job.resource.phase)
+    return resource
+
+
+def missing(job: Job, error: NotFound, now: float) -> Resource:
+    """The backend does not show the job. It counts after three times over a minute."""
+    job.misses += 1
+    if job.misses == 1:
+        job.missing_since = now
+    if job.deleted:
+        return replace(job.resource, phase=Phase.ABORTED, message="cancelled on request")
+    text = sentence(error)
+    if job.misses >= MISSES and now - job.missing_since >= MISSING_FOR and not job.is_young:
+        return Resource(Phase.RETRYABLE_FAILED, message=f"The job is gone: {text}", code=error.code)
+    job.retry_at = now + _jitter(MISSING_FOR / MISSES)
+    return replace(_last(job), message=f"The backend does not show the job: {text}. Asking again.")
+
+
+def faulty(job: Job, error: Exception, now: float) -> Resource:
+    """The refresh failed. The last known phase holds until faults have lasted for `fault_tolerance`."""
+    job.failures += 1
+    if job.failures == 1:
+        job.failing_since = now
+    text = sentence(error)
+    lasted = now - job.failing_since
+    if lasted >= job.agent.settings.fault_tolerance and job.failures >= MIN_FAILURES:
+        message = f"The job could not be checked for {lasted:.0f} s: {text}"
+        return Resource(Phase.RETRYABLE_FAILED, message=message, code="BackendUnreachable")
+    job.retry_at = now + backoff(job.failures, error)
+    return replace(_last(job), message=f"The last check failed: {text}. Trying again.")
+
+
+def backoff(failures: int, error: Exception) -> float:
+    """Seconds to wait after so many failures in a row: what the backend asks for, else doubling with jitter."""
+    asked = error.after if isinstance(error, Retry) else None
+    if asked is not None:
+        return min(max(asked, 0.0), MAX_RETRY_AFTER)
+    return _jitter(min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
+
+
+def _jitter(seconds: float) -> float:
+    return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+
+
+def _last(job: Job) -> Resource:
+    return job.resource if job.answer else nothing_known(job)
