@@ -52,7 +52,7 @@ class PendingAgent(Agent):
         handle: Handle,
         resume: Callable[[Handle, Call], Entry | None],
         opened: Callable[[bytes], tuple[Handle, Agent]],
-        cancel: Callable[[Agent, bytes, Call], Awaitable[None]],
+        cancel: Callable[[Agent, bytes, Call], Awaitable[object]],
     ) -> None:
         self._handle = handle
         self._resume = resume

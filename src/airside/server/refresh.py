@@ -46,8 +46,9 @@ class Group:
 class Refresher:
     """Refreshes watched jobs. `take(job, resource)` is told what each refresh found."""
 
-    def __init__(self, take: Take, hooks: Hooks) -> None:
+    def __init__(self, take: Take, hooks: Hooks, *, by_itself: bool = True) -> None:
         self._take = take
+        self._by_itself = by_itself  # False: only an ask causes a refresh
         self._hooks = hooks
         self._latency: dict[Agent, Latency] = {}
         self._ahead = Schedule[Job](self._start, lambda job: job.due)
@@ -66,6 +67,8 @@ class Refresher:
         """Plan the refresh ahead of the next ask of a job that was just answered."""
         if job.is_over:
             self.forget(job)
+        elif not self._by_itself:
+            return
         elif "get_many" in job.agent.supports:
             self._join_group(job, now)
         elif job.refresh is None and job.period:
@@ -124,7 +127,7 @@ class Refresher:
             await self._take(job, self._fault(job, exc, now))
         finally:
             job.refresh = None
-        if job.retry_at > now and not job.is_over:
+        if self._by_itself and job.retry_at > now and not job.is_over:
             self._plan(job, job.retry_at)
 
     def _fault(self, job: Job, error: Exception, now: float) -> Resource:

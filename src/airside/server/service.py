@@ -211,11 +211,12 @@ class Service:
             phase = (await self.watch.learn(job, call)).phase
             if phase.is_terminal and not job.agent.settings.delete_finished:
                 return
-            await self.cancellation.ask(job.agent, job.handle.meta, call)
+            known = await self.cancellation.ask(job.agent, job.handle.meta, call)
             job.deleted = True
             if not phase.is_terminal:
                 await self.watch.record(job, Resource(Phase.ABORTED))
-                self.cancellation.confirm_behind(job.agent, job.handle.meta, call)
+                if known:
+                    self.cancellation.confirm_behind(job.agent, job.handle.meta, call, accepted=True)
         finally:
             job.deletion = None
 

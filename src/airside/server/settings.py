@@ -21,7 +21,10 @@ class ServerSettings:
     grace: float = 10.0
     """Calls in flight get this long to finish after the drain."""
     max_age: float | None = None
-    """Overrides every agent's `max_age`: how old an answer from memory may be."""
+    """Overrides every agent's `max_age`: how old an answer from memory may be.
+
+    0 makes every ask a refresh, and nothing is refreshed but by an ask: for tests that count calls.
+    """
     max_wait: float = 2.0
     """An ask waits at most this long for a refresh, then the last answer goes out."""
     max_request_bytes: int = limits.REQUEST

@@ -29,7 +29,7 @@ class Watch:
     def __init__(self, serialise: Serialise, settings: ServerSettings, hooks: Hooks) -> None:
         self._serialise = serialise
         self._settings = settings
-        self._refresher = Refresher(self.record, hooks)
+        self._refresher = Refresher(self.record, hooks, by_itself=settings.max_age != 0)
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()  # the one asked for longest ago comes first
 
     def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call) -> Job:
@@ -53,7 +53,7 @@ class Watch:
         self._asked(job, now)
         if job.is_over and job.answer:
             return job.answer
-        if not self._is_fresh(job, now) and job.retry_at <= now:
+        if not self._is_fresh(job, now) and (job.retry_at <= now or self._settings.max_age == 0):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
             await self._wait(self._refresher.refresh(job), call)
