@@ -19,7 +19,7 @@ from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
 from airside.server.declared import pack_declared
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal, unseal
-from airside.server.ledger import Entry, Ledger
+from airside.server.ledger import Entry, Ledger, Unanswered
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.tolerance import backoff
 from airside.wire import limits
@@ -87,14 +87,13 @@ class Creation:
         order = Order(request, key_of(request), agent, earlier_attempt(request, first_attempt))
         entry = self._enter(order)
         try:
-            async with asyncio.timeout(patience(deadline)) as limit:
-                return await self.ledger.answer(entry)
-        except TimeoutError:
-            if not limit.expired() or not order.is_resumable:
+            return await self.ledger.answer(entry, patience(deadline))
+        except Unanswered:
+            if not order.is_resumable:
                 raise
-            entry.promised = True
-            self._tell(What.PENDING, order)
-            return self._pending(order)
+        entry.promised = True
+        self._tell(What.PENDING, order)
+        return self._pending(order)
 
     def resume(self, agent: Agent, handle: Handle, call: Call) -> Entry | None:
         """The create of a pending handle, taken up again if nobody here carries it out; None if it cannot be."""
@@ -119,11 +118,11 @@ class Creation:
     # -- the create itself ------------------------------------------------------------------------------------------
 
     async def _fulfil(self, order: Order, entry: Entry) -> bytes:
-        handle = new_handle(order.request, order.key)
         try:
             task = await self._read(order.request, order.key)
             call = Call(connection=task.connection, output_prefix=task.output_prefix, key=order.key)
             if order.agent.is_sync:
+                handle = new_handle(order.request, order.key)
                 result = await self._write(await finished(order.agent, task, call), handle)
                 return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
             meta = await self._adopt_or_cancel_earlier(order, task)
@@ -131,9 +130,10 @@ class Creation:
                 meta = await self._make(order, task, call, entry)
         except (Fail, ConversionError) as exc:
             log.info("task cannot be created: %s", sentence(exc), extra={"agent": order.agent.name, "key": order.key})
+            handle = new_handle(order.request, order.key)
             failed = replace(handle, kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
             return seal(failed, self._keys)
-        return await self._hand_out(order, entry, replace(handle, meta=meta), call)
+        return await self._hand_out(order, entry, new_handle(order.request, order.key, meta), call)
 
     async def _make(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
         """The agent's metadata. A create that may be repeated safely is, with back-off, up to `create_timeout`."""
@@ -235,8 +235,8 @@ async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
         return False
 
 
-def new_handle(request: Request, key: str) -> Handle:
-    """The handle of a request, without what the agent adds."""
+def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
+    """The handle of a request, with the agent's own bytes."""
     template = request.template
     outputs = template.interface.outputs.SerializeToString(deterministic=True)
     return Handle(
@@ -244,6 +244,7 @@ def new_handle(request: Request, key: str) -> Handle:
         key=key,
         output_prefix=request.output_prefix,
         declared=pack_declared(outputs) if template.HasField("interface") else b"",
+        meta=meta,
     )
 
 

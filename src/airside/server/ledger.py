@@ -13,6 +13,11 @@ from airside.observe.events import Event, Hooks, What
 
 log = logging.getLogger("airside.server")
 
+
+class Unanswered(TimeoutError):
+    """A create is still under way; it goes on."""
+
+
 DISPUTED = "disputed/"
 """Begins the key of a create that repeats an attempt with other inputs."""
 
@@ -82,15 +87,19 @@ class Ledger:
         """Let the next create of this key start anew."""
         self._entries.pop(key, None)
 
-    async def answer(self, entry: Entry) -> bytes:
-        """The answer of an entry. The create goes on if its caller goes away."""
-        if entry.task is None:
+    async def answer(self, entry: Entry, wait: float | None = None) -> bytes:
+        """The answer of an entry, or `Unanswered` after `wait` seconds. The create goes on if its caller goes away."""
+        task = entry.task
+        if task is None:
             return entry.answer
         entry.waiting += 1
         try:
-            return await asyncio.shield(entry.task)
+            done, _ = await asyncio.wait((task,), timeout=wait)
         finally:
             entry.waiting -= 1
+        if not done:
+            raise Unanswered("The agent was not done in time.")
+        return task.result()
 
     @property
     def running(self) -> tuple[Entry, ...]:
