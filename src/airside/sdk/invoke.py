@@ -33,6 +33,7 @@ class Invoker:
         self._name = name
         self._threads = threads
         self._lanes: dict[str, ThreadPoolExecutor] = {}
+        self._async: dict[Callable[..., Any], bool] = {}
 
     async def invoke(
         self,
@@ -58,7 +59,10 @@ class Invoker:
         self._lanes.clear()
 
     async def _run(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], lane: str) -> Any:
-        if is_async(method):
+        known = self._async.get(method)
+        if known is None:
+            known = self._async[method] = is_async(method)
+        if known:
             return await _guarded(method(*args, **kwargs))
         context = contextvars.copy_context()
         work = functools.partial(context.run, _call_safely, method, args, kwargs)

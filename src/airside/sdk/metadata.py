@@ -65,7 +65,7 @@ def codec_for(cls: Any) -> MetadataCodec[Any]:
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), default=_plain).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _encode_dataclass(job: Any) -> bytes:
@@ -81,6 +81,8 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 Reader = Callable[[Any], Any]
 
