@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 import pytest
 from flyteidl2.core import literals_pb2, types_pb2
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import ListValue, Struct
 
 from airside import ConversionError, Directory, File, StructuredDataset, kwtypes
 from airside.wire.literals import from_literal, to_literal
@@ -162,6 +162,10 @@ def test_protobuf_message_is_a_generic_struct() -> None:
     assert literal.scalar.generic == struct
     assert from_literal(literal, declared) == {"x": 7.0, "on": True, "names": ["a", None]}
     assert type(from_literal(literal, declared)["x"]) is float
+    message = to_literal(types_pb2.BlobType(format="csv"), to_literal_type(types_pb2.BlobType))
+    assert from_literal(message) == {"format": "csv"}
+    with pytest.raises(ConversionError, match=r"^x: ListValue cannot be written as JSON"):
+        to_literal(ListValue(), declared, "x")
 
 
 def test_flyte_schema_is_a_structured_dataset() -> None:
@@ -190,6 +194,10 @@ def test_pickled_blob_is_a_file_and_other_binaries_are_bytes() -> None:
     for declared in (None, sdk_type, to_literal_type(bytes)):
         assert from_literal(sdk, declared) == payload
     assert to_literal(payload, to_literal_type(bytes)) == sdk
+    assert to_literal(payload, sdk_type) == sdk
+    assert to_literal(File("s3://b/p", "PythonPickle"), sdk_type) == kit
+    with pytest.raises(ConversionError, match=r"expected File \| bytes, got 5"):
+        to_literal(5, sdk_type)
 
 
 def test_types_without_a_flyte_type_are_refused() -> None:

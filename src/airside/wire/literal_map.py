@@ -149,16 +149,20 @@ def pack(
     Traceback (most recent call last):
     airside.model.errors.ConversionError: outputs.x: expected int, got 'abc'
     """
-    names = values.keys() if declared is None else declared.keys()
-    if isinstance(values, LiteralValues) and _passes(values, declared):
-        return Packed(values.to_bytes(), ())
+    literals = values if isinstance(values, LiteralValues) else None
+    if literals is not None and _passes(literals, declared):
+        return Packed(literals.to_bytes(), ())
     packed = literals_pb2.LiteralMap()
-    for name in names:
-        if name not in values:
-            raise Misfit("missing").under(name).at(where)
+    for name in values if declared is None else declared:
         literal_type = None if declared is None else declared[name]
         try:
-            _pack_one(packed, name, values, literal_type)
+            into = _entry(packed, name)
+            if name not in values:
+                raise Misfit("missing")  # noqa: TRY301 - the handler adds the path
+            if literals is not None and _same_type(literals, name, literal_type):
+                into.CopyFrom(literals.literals[name])
+            else:
+                write(into, values[name], literal_type)
         except Misfit as misfit:
             raise misfit.under(name).at(where) from None
     dropped = () if declared is None else tuple(name for name in values if name not in declared)
@@ -168,17 +172,11 @@ def pack(
         raise ConversionError(where, f"cannot be serialised: {error}") from None
 
 
-def _pack_one(
-    into: literals_pb2.LiteralMap, name: str, values: Mapping[str, Any], declared: LiteralType | None
-) -> None:
+def _entry(into: literals_pb2.LiteralMap, name: str) -> Literal:
     try:
-        literal = into.literals[name]
+        return into.literals[name]
     except (TypeError, UnicodeEncodeError):
         raise Misfit("a name must be valid text") from None
-    if isinstance(values, LiteralValues) and _same_type(values, name, declared):
-        literal.CopyFrom(values.literals[name])
-    else:
-        write(literal, values[name], declared)
 
 
 def _passes(values: LiteralValues, declared: Mapping[str, LiteralType] | None) -> bool:
@@ -211,16 +209,20 @@ def _index(message: Any) -> dict[str, Literal]:
     return {entry.name: entry.value for entry in literals}
 
 
-def _offloaded_in(literal: Literal, depth: int = 0) -> Iterator[Literal]:
+def _offloaded_in(literal: Literal) -> list[Literal]:
+    found: list[Literal] = []
+    _collect_offloaded(literal, found, 0)
+    return found
+
+
+def _collect_offloaded(literal: Literal, found: list[Literal], depth: int) -> None:
     kind = literal.WhichOneof("value")
-    if kind == "offloaded_metadata":
-        yield literal
-    elif kind is None or depth > MAX_DEPTH:
-        return
-    elif kind == "scalar":
-        if literal.scalar.WhichOneof("value") == "union":
-            yield from _offloaded_in(literal.scalar.union.value, depth + 1)
-    else:
+    if kind == "scalar":
+        if literal.scalar.HasField("union") and depth <= MAX_DEPTH:
+            _collect_offloaded(literal.scalar.union.value, found, depth + 1)
+    elif kind == "offloaded_metadata":
+        found.append(literal)
+    elif kind is not None and depth <= MAX_DEPTH:
         items = literal.map.literals.values() if kind == "map" else literal.collection.literals
         for item in items:
-            yield from _offloaded_in(item, depth + 1)
+            _collect_offloaded(item, found, depth + 1)

@@ -17,7 +17,7 @@ from flyteidl2.core import types_pb2
 from flyteidl2.core.literals_pb2 import Literal
 from flyteidl2.core.types_pb2 import LiteralType
 from google.protobuf import json_format
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct
 
 from airside.model import ConversionError, Directory, File, StructuredDataset
@@ -28,6 +28,7 @@ from airside.wire.msgpack_values import strict_bool, strict_float, strict_int, s
 from airside.wire.types import describe, is_none, to_literal_type
 
 _WIDEN, _EXACT = True, False
+_PICKLE = "FlytePickle"  # Flyte 2 declares what it pickles as a union, but sends it bare
 _ROOM = 80  # readers stop at 100 nested messages, some of which hold the literal
 
 
@@ -121,8 +122,11 @@ def _struct(into: Literal, value: Any, declared: LiteralType | None) -> None:
 
 def _generic(into: Struct, message: Message) -> None:
     try:
-        into.update(json_format.MessageToDict(message))
-    except (ValueError, TypeError, AttributeError, RecursionError, json_format.Error) as error:
+        if isinstance(message, Struct):
+            into.CopyFrom(message)
+        else:
+            into.update(json_format.MessageToDict(message))
+    except (ValueError, TypeError, AttributeError, RecursionError, json_format.Error, DecodeError) as error:
         raise Misfit(f"{type(message).__name__} cannot be written as JSON: {shown(str(error))}") from None
     into.SetInParent()
 
@@ -170,17 +174,19 @@ def _union(into: Literal, value: Any, declared: LiteralType, widen: bool, room: 
     variants = [v for v in declared.union_type.variants if value is None or not is_none(v)]
     if len(variants) > 1:
         variants.sort(key=_takes_any_dict)
+    pickled = any(variant.structure.tag == _PICKLE for variant in variants)
     passes = (_EXACT, _WIDEN) if widen and len(variants) > 1 else (widen,)  # an int is rather int than float
     for widening in passes:
         for variant in variants:
             try:
-                _write(into.scalar.union.value, value, variant, widening, room - 3)
+                _write(into if pickled else into.scalar.union.value, value, variant, widening, room - 3)
             except Misfit:
                 into.Clear()
                 if len(variants) == 1:
                     raise
             else:
-                into.scalar.union.type.CopyFrom(variant)
+                if not pickled:
+                    into.scalar.union.type.CopyFrom(variant)
                 return
     raise expected(describe(declared), value)
 

@@ -84,5 +84,5 @@ _SHORT = _Short()
 
 def _step(key: object) -> str:
     if isinstance(key, str):
-        return f".{key}" if key.isidentifier() and len(key) <= _SHOWN else f"[{shown(key)}]"
+        return f".{redact(key)}" if key.isidentifier() and len(key) <= _SHOWN else f"[{shown(key)}]"
     return f"[{shown(key)}]"
