@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -148,8 +149,9 @@ def read_resource(data: Any, declared: Types | None, *, family: Literal["v1", "v
         phase = _PHASES.get(agent_pb2.Resource.FromString(data).state, Phase.RETRYABLE_FAILED)
     else:
         raise Retry(f"The agent service answered with phase {message.phase}, which is no phase that Flyte knows.")
-    if phase.is_failure and family == "v1":
-        code = agent_pb2.Resource.FromString(data).agent_error.code
+    if phase.is_failure:  # Flyte 2 has no field for the code, but our own services send it to both
+        with suppress(DecodeError):
+            code = agent_pb2.Resource.FromString(data).agent_error.code
     return Resource(
         phase,
         message=text,
