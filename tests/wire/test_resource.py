@@ -182,6 +182,11 @@ def test_text_that_utf8_cannot_carry_is_replaced() -> None:
     assert v1(Resource(Phase.RUNNING, message="a\ud800b")).message == "a?b"
 
 
+@pytest.mark.parametrize(("message", "text"), [(ValueError("no such table"), "no such table"), (None, "")])
+def test_a_message_that_is_no_text(message: Any, text: str) -> None:
+    assert v1(Resource(Phase.FAILED, message=message)).message == text
+
+
 def test_secrets_are_hidden() -> None:
     hide("res0urce-secret")
     resource = Resource(

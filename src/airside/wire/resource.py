@@ -277,5 +277,8 @@ def _write_error(phase: Phase, code: str) -> bytes:
     return data
 
 
-def _text(text: str, limit: int) -> str:
+def _text(text: Any, limit: int) -> str:
+    """Authors pass exceptions and None as messages too; that must not hide how a job stands."""
+    if not isinstance(text, str):
+        text = "" if text is None else str(text)
     return limits.shorten(redact(text), limit)
