@@ -60,7 +60,13 @@ class ServeOptions:
 )
 @click.option("--modules", multiple=True, help="Import this module and serve the agents that it registers; repeatable.")
 @click.option("--enable", multiple=True, help="Serve this agent although it has access to this host; repeatable.")
-@click.option("--insecure", is_flag=True, default=None, help="Listen on all interfaces without TLS.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    envvar="AIRSIDE_INSECURE",
+    help="Listen on all interfaces without TLS. [env: AIRSIDE_INSECURE=1]",
+)
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look. [default: console]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option(
@@ -159,7 +165,7 @@ def _host(options: ServeOptions) -> str:
         raise UsageError(
             f"Listening on {options.host} without TLS needs --insecure, since anybody who can reach it can run jobs."
         )
-    return options.host or ("[::]" if options.insecure else "127.0.0.1")
+    return options.host.strip("[]") or ("::" if options.insecure else "127.0.0.1")
 
 
 def _is_loopback(host: str) -> bool:

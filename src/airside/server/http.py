@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 _MAX_HEAD = 8192
 _PATIENCE = 5.0  # seconds a client may take to send its request
@@ -29,7 +31,7 @@ class HttpPages:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port. Raises `OSError` if it is taken."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_MAX_HEAD)
+        self._server = await asyncio.start_server(self._serve, limit=_MAX_HEAD, **_where(host, port))
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -58,6 +60,15 @@ class HttpPages:
         if page is None:
             return Page(HTTPStatus.NOT_FOUND, ("try " + ", ".join(self._pages) + "\n").encode())
         return page()
+
+
+def _where(host: str, port: int) -> dict[str, Any]:
+    """What to listen on. All interfaces means IPv4 too, as it does for gRPC: asyncio's own socket would refuse it."""
+    if host != "::":
+        return {"host": host, "port": port}
+    if socket.has_dualstack_ipv6():
+        return {"sock": socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)}
+    return {"host": "0.0.0.0", "port": port}  # noqa: S104 - what the caller asked for
 
 
 def _encode(page: Page, *, with_body: bool) -> bytes:
