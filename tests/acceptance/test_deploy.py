@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
+import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+
+from airside.server.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -173,9 +181,61 @@ def test_a_disruption_takes_one_pod_at_a_time(manifests: list[Manifest]) -> None
     assert one(manifests, "Deployment")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
-def test_settings_files_are_toml(manifests: list[Manifest]) -> None:
-    tables = tomllib.loads(one(manifests, "ConfigMap")["data"]["airside.toml"])
-    assert set(tables) <= {"serve", "agents"}
+def test_a_pod_has_time_to_drain(manifests: list[Manifest]) -> None:
+    settings = ServerSettings()
+    assert pod_of(manifests)["terminationGracePeriodSeconds"] > settings.drain_delay + 2 * settings.grace
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_service_starts_as_the_manifests_start_it(overlay: str, tmp_path: Path) -> None:
+    base = yaml.safe_load((DEPLOY / "kubernetes/base/deployment.yaml").read_text())
+    args = [*base["spec"]["template"]["spec"]["containers"][0]["args"], "--drain-delay", "0.5"]
+    args = ["0" if word in {"8000", "9090"} else word for word in args]
+    args[0] = str(Path(sys.executable).parent / args[0])
+    settings = DEPLOY / "kubernetes" / "overlays" / overlay / "airside.toml"
+    env = {**os.environ, "AIRSIDE_SETTINGS": str(settings), "AIRSIDE_INSECURE": "1"}
+    log = tmp_path / "log"
+    with log.open("w") as file, subprocess.Popen(args, cwd=tmp_path, env=env, stderr=file) as service:
+        try:
+            port, metrics_port = ports_in(log, service)
+            assert fetch(metrics_port, "/readyz") == HTTPStatus.OK
+            assert fetch(metrics_port, "/healthz") == HTTPStatus.OK
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            service.terminate()
+            until(lambda: fetch(metrics_port, "/readyz") == HTTPStatus.SERVICE_UNAVAILABLE, log)
+            assert fetch(metrics_port, "/healthz") == HTTPStatus.OK
+            assert service.wait(timeout=20) == 0, log.read_text()
+        finally:
+            service.kill()
+
+
+def ports_in(log: Path, service: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """The ports that the service says it listens on."""
+
+    def said() -> re.Match[str] | None:
+        assert service.poll() is None, log.read_text()
+        return re.search(r"serving on port (\d+).*metrics_port=(\d+)", log.read_text())
+
+    found = until(said, log)
+    return int(found[1]), int(found[2])
+
+
+def fetch(port: int, path: str) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def until(ask: Callable[[], Any], log: Path, seconds: float = 20.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := ask():
+            return found
+        time.sleep(0.02)
+    raise TimeoutError(log.read_text())
 
 
 # --- images ----------------------------------------------------------------------------------------------------------
