@@ -17,12 +17,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import yaml
+
+from airside import Phase
+from airside.cli.exits import Exit
+from airside.cli.serve import ServeOptions
+from airside.sdk.agent import AgentSettings
+from airside.wire.status import TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -92,7 +98,7 @@ def test_every_page_is_found_from_the_index() -> None:
         found = {path for path in nearby if path.suffix == ".md" and path.exists()} - reached
         reached |= found
         ahead += found
-    assert sorted(map(name_of, {page for page in PAGES if "docs" in page.parts} - reached)) == []
+    assert sorted(name_of(page) for page in set(PAGES) - reached if name_of(page).startswith("docs/")) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -209,3 +215,47 @@ def test_the_architecture_page_gives_the_layers_that_are_checked() -> None:
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     line = "`" + "` > `".join(layer.replace("airside.", "") for layer in layers) + "`"
     assert line in " ".join((ROOT / "ARCHITECTURE.md").read_text().split())
+
+
+# --- reference -------------------------------------------------------------------------------------------------------
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the tables under a heading, without backticks."""
+    text = (ROOT / "docs" / "reference" / page).read_text()
+    section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)[1]
+    section = re.split(r"^#", section, maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().replace("`", "") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_setting_of_serve_is_listed_with_its_default() -> None:
+    listed = {key: default for key, default, *_ in rows("settings.md", "`[serve]`")}
+    assert listed.keys() == {field.name for field in fields(ServeOptions)}
+    for field in fields(ServeOptions):
+        if field.default not in ("", None):
+            assert listed[field.name] == shown(field.default)
+
+
+def test_every_setting_of_an_agent_is_listed_with_its_default() -> None:
+    listed = {key: default for key, default, *_ in rows("settings.md", "On an agent class")}
+    for field in fields(AgentSettings):
+        assert listed[field.name] == shown(field.default)
+
+
+def shown(default: object) -> str:
+    return f"{default:g}" if isinstance(default, float) else str(default).lower()
+
+
+def test_the_table_of_errors_is_the_one_that_the_service_uses() -> None:
+    listed = [row for row in rows("errors.md", "On the wire") if len(row) == 4]
+    assert listed == [[row.error.__name__, row.status.name, row.code, row.phase.name] for row in TABLE]
+
+
+def test_exit_codes() -> None:
+    assert [int(code) for code, _ in rows("errors.md", "Exit codes")] == [code.value for code in Exit]
+
+
+def test_every_phase_is_explained() -> None:
+    text = (ROOT / "docs" / "explain" / "phases.md").read_text()
+    assert {f"`{phase.name}` {phase.value}" for phase in Phase if phase} <= set(re.findall(r"`[A-Z_]+` \d", text))
