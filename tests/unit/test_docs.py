@@ -21,11 +21,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from unittest.mock import patch
 
+import click
 import pytest
 import yaml
 
 from airside import Phase
 from airside.cli.exits import Exit
+from airside.cli.main import COMMANDS, airside
 from airside.cli.serve import ServeOptions
 from airside.sdk.agent import AgentSettings
 from airside.wire.status import TABLE
@@ -259,3 +261,17 @@ def test_exit_codes() -> None:
 def test_every_phase_is_explained() -> None:
     text = (ROOT / "docs" / "explain" / "phases.md").read_text()
     assert {f"`{phase.name}` {phase.value}" for phase in Phase if phase} <= set(re.findall(r"`[A-Z_]+` \d", text))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_listed_with_its_flags(name: str) -> None:
+    command = airside.get_command(click.Context(airside), name)
+    assert command is not None
+    known = {flag for param in command.params for flag in param.opts if flag.startswith("--")}
+    listed = {flag for first, *_ in rows("cli.md", f"airside {name}") for flag in re.findall(r"--[\w-]+", first)}
+    assert listed == known
+
+
+def test_no_command_is_listed_that_is_not_there() -> None:
+    headings = re.findall(r"^## airside (\w+)$", (ROOT / "docs" / "reference" / "cli.md").read_text(), re.MULTILINE)
+    assert sorted(headings) == sorted(COMMANDS)
