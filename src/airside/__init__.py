@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airside.engine.run import arun, run
     from airside.model import (
         Call,
         Connection,
@@ -51,6 +52,7 @@ _ELSEWHERE = {
     "AgentBase": "airside.sdk.agent_base",
     **dict.fromkeys(("AgentRegistry", "Registry"), "airside.sdk.registry"),
     "secret": "airside.sdk.secrets",
+    **dict.fromkeys(("arun", "run"), "airside.engine.run"),
 }
 
 __all__ = (
@@ -86,7 +88,9 @@ __all__ = (
     "TaskTemplate",
     "TaskType",
     "UsageError",
+    "arun",
     "kwtypes",
+    "run",
     "secret",
 )
 

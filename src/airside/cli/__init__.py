@@ -1,4 +1,6 @@
-"""The command `airside`."""
+"""The command line, and the composition root: it reads the environment and files, wires objects, and prints."""
+
+from __future__ import annotations
 
 from airside.cli.main import main
 

@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -23,7 +24,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("airside.cli.run:run", "Run a task here, or on a served agent, and print its outputs."),
     "serve": ("airside.cli.serve:serve", "Serve the installed agents to Flyte's engines."),
     "agents": ("airside.cli.agents:agents", "List the agents that are installed, or those of a service."),
-    "new": ("airside.cli.new:new", "Write a complete, tested, installable agent package."),
 }
 
 
@@ -35,9 +35,8 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(f"There is no command {cmd_name!r} (commands: {', '.join(COMMANDS)}).", ctx)
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -84,9 +83,9 @@ def execute(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away: `airside agents | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever it is, a person reads a sentence
         if debug:
-            raise
+            traceback.print_exc()
         return _report(exc)
     return code if isinstance(code, int) else Exit.OK
 

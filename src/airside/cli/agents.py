@@ -1,0 +1,101 @@
+"""`airside agents`: which agents there are, here or at a service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+
+from airside.cli.exits import Exit
+from airside.cli.registry import has_host_access, load_registry
+from airside.model import UsageError
+from airside.sdk.registry import Registration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One agent, as it is listed. `once` says how it keeps one attempt to one job."""
+
+    name: str
+    task_types: Sequence[str]
+    kind: str
+    once: str
+    host_access: bool | None
+    source: str
+
+
+@click.command()
+@click.option("--endpoint", metavar="HOST:PORT", help="Ask the agent service at this address.")
+@click.option("--modules", "-m", multiple=True, metavar="MODULE", help="Import a module that registers agents.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if a plugin cannot be loaded.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json: bool) -> int:
+    """List the agents that are installed, or those of a service.
+
+    ONCE says how an agent keeps one attempt to one job: by its backend's own token, by finding the job again
+    (find), or only within one process. HOST is yes for agents with access to the machine they run on; a service
+    serves them only when named with --enable.
+
+    \b
+    Examples:
+      airside agents
+      airside agents --endpoint localhost:8000 --json
+
+    Exit codes: 0 listed (also if a plugin is broken), 1 broken plugins with --strict, 3 nothing answers.
+    """
+    if endpoint:
+        raise UsageError("--endpoint is not there yet.")
+    registry = load_registry(modules)
+    rows = [_row(entry) for entry in registry]
+    broken = [(plugin.source, plugin.error) for plugin in registry.broken]
+    if as_json:
+        from airside.cli.main import echo_json
+
+        failed = [{"source": source, "error": error} for source, error in broken]
+        echo_json({"agents": [asdict(row) for row in rows], "broken": failed})
+    else:
+        _print(rows, broken)
+    return Exit.FAILED if strict and broken else Exit.OK
+
+
+def once_of(agent: Any) -> str:
+    """How an agent keeps one attempt to one job: `token`, `find` or `process`."""
+    from airside.sdk.agent import Agent
+
+    settings = agent.settings if isinstance(agent, Agent) else agent
+    if getattr(settings, "create_is_idempotent", False):
+        return "token"
+    finds = "find" in agent.supports if isinstance(agent, Agent) else callable(getattr(agent, "find", None))
+    return "find" if finds else "process"
+
+
+def _row(entry: Registration) -> Row:
+    from airside.sdk.agent import SyncAgent
+
+    is_sync = isinstance(entry.agent, SyncAgent) or bool(getattr(entry.agent, "is_sync", False))
+    return Row(
+        name=entry.name,
+        task_types=[str(task_type) for task_type in entry.task_types],
+        kind="sync" if is_sync else "async",
+        once=once_of(entry.agent),
+        host_access=has_host_access(entry),
+        source=entry.source,
+    )
+
+
+def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
+    heads = ("NAME", "TASK TYPES", "KIND", "ONCE", "HOST", "SOURCE")
+    host = {True: "yes", False: "no", None: "-"}
+    cells = [
+        (row.name, ", ".join(row.task_types), row.kind, row.once, host[row.host_access], row.source) for row in rows
+    ]
+    widths = [max(len(line[column]) for line in (heads, *cells)) for column in range(len(heads))]
+    if cells:
+        for line in (heads, *cells):
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    else:
+        click.echo("No agents.")
+    for source, error in broken:
+        click.echo(f"broken: {source}: {error}", err=True)

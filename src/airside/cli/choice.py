@@ -1,0 +1,58 @@
+"""Choose the agent that runs a task: on a service, in the task's own file, registered, or installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airside.cli.registry import options_table
+from airside.cli.settings import load_settings
+from airside.engine.lookup import find_agent
+from airside.model import PluginError, TaskTemplate, TaskType, UsageError
+from airside.sdk.adapt import adapt
+from airside.sdk.agent import Agent
+from airside.sdk.declare import task_types_of
+from airside.sdk.discovery import explain, load_modules
+from airside.sdk.options import read_options
+from airside.sdk.registry import AgentRegistry
+
+if TYPE_CHECKING:
+    from airside.cli.run import RunOptions
+    from airside.cli.taskfile import TaskFile
+
+
+async def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tuple[Agent, Any]:
+    """The agent for the task, in the raw protocol, and its options of airside.toml.
+
+    An agent class that the file itself defines is used even if it is not registered: one file is enough to try
+    an agent. Agents with access to this machine are allowed, since it is the user's own.
+    """
+    settings = load_settings(options.settings)
+    if options.endpoint:
+        raise UsageError("--endpoint is not there yet.")
+    load_modules(AgentRegistry, options.modules)
+    author = AgentRegistry.get(*task.type) or _own(file, task.type) or find_agent(task.type)
+    agent = adapt(author)
+    table, where = options_table(settings, agent)
+    return agent, read_options(agent.options_type, table, where)
+
+
+def _own(file: TaskFile, task_type: TaskType) -> Any:
+    """An instance of the file's own agent class for this task type, or None."""
+    for cls in file.agent_classes:
+        if task_type not in _types_of(cls):
+            continue
+        try:
+            return cls()
+        except Exception as exc:
+            raise PluginError(
+                f"{cls.__name__} in {file.name} cannot be made without arguments ({explain(exc)}); "
+                "register an instance with AgentRegistry.register(...)."
+            ) from exc
+    return None
+
+
+def _types_of(cls: type[Any]) -> tuple[TaskType, ...]:
+    try:
+        return task_types_of(cls)
+    except PluginError:  # an abstract class, or one that is told its task type when it is made
+        return ()

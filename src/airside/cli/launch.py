@@ -1,0 +1,152 @@
+"""Carry out `airside run`: find the agent, run the task, show its progress, answer signals, print the outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airside.cli.choice import choose
+from airside.cli.exits import Exit
+from airside.cli.progress import Display, display
+from airside.cli.values import show, to_json
+from airside.engine.background import Background
+from airside.engine.local import LocalRun, opened
+from airside.engine.progress import Outcome
+from airside.model import Phase, TaskTemplate
+
+if TYPE_CHECKING:
+    from airside.cli.run import RunOptions
+    from airside.cli.taskfile import TaskFile
+
+LIVELY_AFTER = 0.3  # seconds until a run is shown live; most first tries are over by then
+
+
+class Left(BaseException):
+    """Raised by a signal handler: leave the run at once."""
+
+
+class Launch:
+    """One `airside run`, and how it answers signals: the first cancels the job, the second leaves it.
+
+    The run has a thread of its own, so that a signal is answered even while the agent blocks.
+    """
+
+    def __init__(
+        self, task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, options: RunOptions, shown: Display
+    ) -> None:
+        self.task, self.values, self.file, self.options, self.shown = task, values, file, options, shown
+        self.caught: list[int] = []
+        self.run: LocalRun | None = None
+        self.background: Background[Outcome] | None = None
+
+    def finish(self) -> Outcome:
+        """Carry the run out and wait for its end."""
+        with self._signals():
+            self.background = Background(self._work)
+            try:
+                return self.background.result()
+            except Left:
+                if self.run is None:
+                    raise KeyboardInterrupt from None
+                return self.run.left()
+
+    async def _work(self) -> Outcome:
+        agent, agent_options = await choose(self.task, self.file, self.options)
+        async with opened(agent, agent_options):
+            livener = asyncio.get_running_loop().call_later(LIVELY_AFTER, self.shown.liven)
+            self.run = LocalRun(
+                self.task,
+                self.values,
+                agent,
+                timeout=self.options.timeout,
+                retries=self.options.retries,
+                on_progress=self.shown.show,
+            )
+            try:
+                return await self.run.finish()
+            finally:
+                livener.cancel()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self.caught.append(number)
+        if len(self.caught) > 1 or self.run is None or self.options.on_interrupt == "detach":
+            raise Left
+        if self.background is not None:
+            self.background.call(self.run.cancel)
+        self.shown.say("Cancelling the job and waiting until it is over; Ctrl-C again leaves it as it is.")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def launch(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, options: RunOptions) -> int:
+    """Run the task, print how it ended, and return the exit code of the command."""
+    with display(task.name) as shown:
+        this = Launch(task, values, file, options, shown)
+        outcome = this.finish()
+    if options.as_json:
+        _print_json(task, outcome)
+    else:
+        _print(task, outcome)
+    return _exit_code(outcome, this.caught[0] if this.caught else 0)
+
+
+def _exit_code(outcome: Outcome, caught: int) -> int:
+    if caught and (outcome.detached or not outcome.phase.is_success):
+        return 128 + caught
+    return Exit.OK if outcome.phase.is_success else Exit.FAILED
+
+
+def _print(task: TaskTemplate, outcome: Outcome) -> None:
+    from airside.cli.durations import write_duration
+
+    took = write_duration(outcome.elapsed)
+    if outcome.detached:
+        click.echo(f"Left {task.name} after {took}; the job may still run.", err=True)
+        if outcome.handle:
+            click.echo(f"  job: {outcome.handle}", err=True)
+    elif outcome.phase.is_success:
+        click.echo(f"{task.name} succeeded in {took}", err=True)
+        if outcome.outputs:
+            click.echo(show(outcome.outputs))
+        return
+    else:
+        what = "was cancelled" if outcome.phase is Phase.ABORTED else "failed"
+        tries = f" ({outcome.attempts} attempts)" if outcome.attempts > 1 else ""
+        click.echo(f"{task.name} {what} after {took}{tries}", err=True)
+        reason = ": ".join(part for part in (outcome.code, outcome.message) if part)
+        click.echo(f"  {reason}" if reason else f"  {outcome.phase.name}", err=True)
+    for link in outcome.links:
+        click.echo(f"  {link.name or 'link'}: {link.uri}", err=True)
+
+
+def _print_json(task: TaskTemplate, outcome: Outcome) -> None:
+    from airside.cli.main import echo_json
+
+    echo_json(
+        {
+            "run": outcome.run_id,
+            "task": task.name,
+            "phase": outcome.phase.name,
+            "code": outcome.code,
+            "message": outcome.message,
+            "outputs": to_json(outcome.outputs),
+            "links": [{"name": link.name, "uri": link.uri} for link in outcome.links],
+            "elapsed": round(outcome.elapsed, 3),
+            "attempts": outcome.attempts,
+            "detached": outcome.detached,
+            "handle": outcome.handle,
+        }
+    )

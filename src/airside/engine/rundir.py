@@ -1,0 +1,59 @@
+"""Where runs keep their files: one folder per run, one below it per attempt."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from airside.model import UsageError
+
+VARIABLE = "AIRSIDE_STATE"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The folder of one run. As on a cluster, `inputs.pb` lies one level above the output prefixes.
+
+    >>> RunDir("r1", "/tmp/state/runs/r1").output_prefix(0)
+    '/tmp/state/runs/r1/0'
+    """
+
+    run_id: str
+    root: str
+
+    @property
+    def inputs(self) -> str:
+        """The URI of the serialised inputs."""
+        return f"{self.root}/inputs.pb"
+
+    def output_prefix(self, attempt: int) -> str:
+        """Where the outputs of an attempt go; attempts count from 0."""
+        return f"{self.root}/{attempt}"
+
+
+def state_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """The folder for everything that outlives a command: AIRSIDE_STATE, else `airside` in the XDG state folder.
+
+    >>> str(state_dir({"XDG_STATE_HOME": "/var/state"}))
+    '/var/state/airside'
+    """
+    if env.get(VARIABLE):
+        return Path(env[VARIABLE]).expanduser().absolute()
+    home = env.get("XDG_STATE_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "state") / "airside"
+
+
+def new_run(state: Path | None = None) -> RunDir:
+    """Make the folder of a new run; its id is random. Raises `UsageError` if the state folder cannot be written."""
+    run_id = secrets.token_hex(8)
+    root = (state or state_dir()) / "runs" / run_id
+    try:
+        root.mkdir(parents=True, mode=0o700)  # inputs may be private
+    except OSError as exc:
+        raise UsageError(
+            f"{root.parent} cannot be written ({exc.strerror}); set {VARIABLE} to another folder."
+        ) from exc
+    return RunDir(run_id, str(root))
