@@ -36,7 +36,7 @@ def test_the_group_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_unknown_command_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["rnu"]) == 2
-    assert "There is no command 'rnu' (commands: run, agents" in capsys.readouterr().err
+    assert "There is no command 'rnu' (commands: run, serve, agents" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import click
 
 from airside.cli.exits import Exit
 from airside.cli.registry import has_host_access, load_registry
-from airside.model import UsageError
 from airside.sdk.registry import Registration
 
 
@@ -46,10 +45,11 @@ def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json
     Exit codes: 0 listed (also if a plugin is broken), 1 broken plugins with --strict, 3 nothing answers.
     """
     if endpoint:
-        raise UsageError("--endpoint is not there yet.")
-    registry = load_registry(modules)
-    rows = [_row(entry) for entry in registry]
-    broken = [(plugin.source, plugin.error) for plugin in registry.broken]
+        rows, broken = _served(endpoint), list[tuple[str, str]]()
+    else:
+        registry = load_registry(modules)
+        rows = [_row(entry) for entry in registry]
+        broken = [(plugin.source, plugin.error) for plugin in registry.broken]
     if as_json:
         from airside.cli.main import echo_json
 
@@ -69,6 +69,25 @@ def once_of(agent: Any) -> str:
         return "token"
     finds = "find" in agent.supports if isinstance(agent, Agent) else callable(getattr(agent, "find", None))
     return "find" if finds else "process"
+
+
+def _served(endpoint: str) -> list[Row]:
+    """The agents that a service lists. It does not tell how they keep to one job, nor what they have access to."""
+    import asyncio
+
+    from airside.engine.remote import discover
+
+    return [
+        Row(
+            name=agent.name,
+            task_types=[str(task_type) for task_type in agent.task_types],
+            kind="sync" if agent.is_sync else "async",
+            once="-",
+            host_access=None,
+            source=endpoint,
+        )
+        for agent in asyncio.run(discover(endpoint))
+    ]
 
 
 def _row(entry: Registration) -> Row:

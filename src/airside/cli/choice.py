@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airside.cli.registry import options_table
 from airside.cli.settings import load_settings
 from airside.engine.lookup import find_agent
-from airside.model import PluginError, TaskTemplate, TaskType, UsageError
+from airside.hosting import ADAPTERS
+from airside.model import PluginError, TaskTemplate, TaskType
 from airside.sdk.adapt import adapt
 from airside.sdk.agent import Agent
 from airside.sdk.declare import task_types_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from airside.cli.taskfile import TaskFile
 
 
-async def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tuple[Agent, Any]:
+def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tuple[Agent, Any]:
     """The agent for the task, in the raw protocol, and its options of airside.toml.
 
     An agent class that the file itself defines is used even if it is not registered: one file is enough to try
@@ -28,10 +29,12 @@ async def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tup
     """
     settings = load_settings(options.settings)
     if options.endpoint:
-        raise UsageError("--endpoint is not there yet.")
+        from airside.engine.remote import RemoteAgent
+
+        return RemoteAgent(options.endpoint, task_type=task.type), None
     load_modules(AgentRegistry, options.modules)
     author = AgentRegistry.get(*task.type) or _own(file, task.type) or find_agent(task.type)
-    agent = adapt(author)
+    agent = adapt(author, ADAPTERS)
     table, where = options_table(settings, agent)
     return agent, read_options(agent.options_type, table, where)
 

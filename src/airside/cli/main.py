@@ -17,7 +17,7 @@ import click
 
 from airside import __version__
 from airside.cli.exits import Exit
-from airside.model import AirsideError, ConversionError, TaskError, UsageError
+from airside.model import AirsideError, ConversionError, Retry, TaskError, UsageError
 
 # name -> (where the command is, its line in `airside --help`)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -102,7 +102,7 @@ def _report(exc: Exception) -> int:
 
 def _code_of(exc: AirsideError) -> int:
     match exc:
-        case ConnectionError():
+        case Retry():  # nothing but a service that does not answer lets one through
             return Exit.UNREACHABLE
         case UsageError() | ConversionError():
             return Exit.USAGE

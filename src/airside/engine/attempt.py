@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from airside.model import ConversionError, Fail, NotFound, Phase, Resource, Retry
-from airside.sdk.adapt import describe
 from airside.sdk.agent import AgentSettings
 
 FIRST_POLL = 0.05
@@ -84,7 +83,7 @@ def faulted(watch: Watch, error: Exception, now: float, settings: AgentSettings)
     known = replace(watch, faults=watch.faults + 1, faulty_since=since, misses=0, missing_since=None)
     if known.faults > 1 and now - since >= settings.fault_tolerance:
         return known, End(_failed(Phase.RETRYABLE_FAILED, error, "AgentUnreachable"), job_may_live=True)
-    return known, Ask(backoff(known.faults, error), describe(error))
+    return known, Ask(backoff(known.faults, error), told(error))
 
 
 def pause(polls: int, resource: Resource, settings: AgentSettings) -> float:
@@ -109,9 +108,16 @@ def refused(error: Exception) -> Resource:
     """How an attempt ends whose create or `do` raised: for good, or so that another attempt may mend it."""
     if isinstance(error, ConversionError):
         return _failed(Phase.FAILED, error, "InputConversionError")
-    from airside.wire.status import failure  # loads gRPC, which a run that goes well does not need
+    from airside.wire.status import failure  # as in `told`
 
     return failure(error)
+
+
+def told(error: Exception) -> str:
+    """What an error says, in one line."""
+    from airside.wire.status import sentence  # loads gRPC, which a run that goes well does not need
+
+    return sentence(error)
 
 
 def goes_on(resource: Resource, attempt: int, retries: int) -> bool:
@@ -125,8 +131,8 @@ def _missed(watch: Watch, error: NotFound, now: float) -> tuple[Watch, Step]:
     long_enough = now - since >= MISSING_FOR and now - watch.since >= MISSING_FOR
     if known.misses >= MISSES and long_enough:
         return known, End(_failed(Phase.RETRYABLE_FAILED, error, error.code))
-    return known, Ask(backoff(known.misses, error), describe(error))
+    return known, Ask(backoff(known.misses, error), told(error))
 
 
 def _failed(phase: Phase, error: Exception, code: str) -> Resource:
-    return Resource(phase, message=describe(error), code=code)
+    return Resource(phase, message=told(error), code=code)

@@ -13,14 +13,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from airside.engine.attempt import Ask, End, Watch, answered, backoff, faulted, goes_on, refused
+from airside.engine.attempt import Ask, End, Watch, answered, backoff, faulted, goes_on, refused, told
 from airside.engine.outputs import settle
 from airside.engine.progress import Outcome, Progress
 from airside.engine.rundir import RunDir, new_run
 from airside.engine.submission import Submission
 from airside.model import AirsideError, Call, NotFound, Phase, PluginError, Resource, Task, TaskTemplate
 from airside.model.redaction import redact
-from airside.sdk.adapt import describe
 from airside.sdk.agent import Agent
 
 CANCEL_PATIENCE = 300.0
@@ -214,8 +213,8 @@ class LocalRun:
                 faults += 1
                 wait = backoff(faults, exc)
                 if time.monotonic() + wait >= until:
-                    return describe(exc)
-                self._tell(note=f"the cancel failed ({describe(exc)}); trying again")
+                    return told(exc)
+                self._tell(note=f"the cancel failed ({told(exc)}); trying again")
                 await asyncio.sleep(wait)
             else:
                 return ""
@@ -244,10 +243,10 @@ class LocalRun:
         try:
             meta = await self.agent.find(task, task.key, call)
         except Exception as exc:  # noqa: BLE001 - the create's own error is what matters
-            self._tell(note=f"a job that the failed create may have made could not be looked for ({describe(exc)})")
+            self._tell(note=f"a job that the failed create may have made could not be looked for ({told(exc)})")
             return
         if meta is not None:
-            self._tell(note=f"create failed ({describe(error)}) but had made a job; cancelling it")
+            self._tell(note=f"create failed ({told(error)}) but had made a job; cancelling it")
             await self._delete(task, meta, patience=self.agent.settings.call_timeout)
 
     # -- telling ----------------------------------------------------------------------------------------------------
@@ -296,7 +295,13 @@ class LocalRun:
 
     def _call(self, task: Task, deadline: float | None, limit: float | None = None) -> Call:
         until = deadline if limit is None else time.monotonic() + limit
-        return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, deadline=until)
+        return Call(
+            connection=task.connection,
+            output_prefix=task.output_prefix,
+            key=task.key,
+            deadline=until,
+            task_type=task.type,
+        )
 
     async def _pause(self, seconds: float, until: float | None = None) -> None:
         """Wait; a cancel or the attempt's deadline ends the wait early."""
@@ -337,7 +342,7 @@ async def opened(agent: Agent, options: Any) -> AsyncIterator[Agent]:
     except AirsideError:
         raise
     except Exception as exc:
-        raise PluginError(f"Agent {agent.name} cannot be opened: {describe(exc)}") from exc
+        raise PluginError(f"Agent {agent.name} cannot be opened: {told(exc)}") from exc
     try:
         yield agent
     finally:

@@ -11,6 +11,7 @@ from airside.engine.lookup import find_agent
 from airside.engine.progress import Outcome
 from airside.model import TaskError, TaskTemplate
 from airside.sdk.adapt import adapt
+from airside.sdk.agent import Agent
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registry
 
@@ -29,9 +30,11 @@ def run(
     The agent is one of `agents` if they are given, else a registered one, else an installed plugin's; `options`
     is what `airside.toml` would say of it. With `endpoint` ("host:port") the task runs on the agent service there.
 
-    Raises `ConversionError` for an input that does not fit, `UsageError` if no agent runs the task, and
-    `TaskError`, with phase and code, if the task does not succeed. Ctrl-C cancels the job and waits until it is
-    over; a second one leaves it. It works where an event loop runs already, as in a notebook.
+    Raises `ConversionError` for an input that does not fit, `UsageError` if no agent runs the task, `Retry` if
+    nothing answers at the endpoint, and `TaskError`, with phase and code, if the task does not succeed.
+
+    Ctrl-C cancels the job and waits until it is over; a second one leaves it. It works where an event loop runs
+    already, as in a notebook.
 
     >>> from airside import TaskTemplate, kwtypes, run
     >>> hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
@@ -71,8 +74,11 @@ async def _run(
     options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     if endpoint is not None:
-        raise NotImplementedError
-    agent = adapt(find_agent(task.type, agents))
+        from airside.engine.remote import RemoteAgent
+
+        agent: Agent = RemoteAgent(endpoint, task_type=task.type)
+    else:
+        agent = adapt(find_agent(task.type, agents))
     local = LocalRun(task, inputs, agent)
     async with opened(agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")):
         return outputs_of(task, await local.finish())
