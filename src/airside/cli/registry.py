@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airside.cli.settings import Settings
-from airside.model import TaskType, UsageError
+from airside.model import UsageError
 from airside.sdk.agent import Agent
 from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
 from airside.sdk.registry import Registration, Registry
 
 
-def load_registry(modules: Sequence[str] = (), enable: Collection[str] | None = None) -> Registry:
+def load_registry(modules: Sequence[str] = ()) -> Registry:
     """The agents of every installed plugin, and those that `modules` register, which win.
 
-    Agents with access to this machine (`host_access`) are left out unless `enable` names them, by name or task
-    type; None admits them all. Broken plugins are kept in `registry.broken`. Raises `UsageError` for a module that
-    cannot be imported and for a name in `enable` that no agent has.
+    Broken plugins are kept in `registry.broken`. Raises `UsageError` for a module that cannot be imported.
     """
     registry = Registry()
     load_plugins(registry, installed_plugins())
     load_modules(registry, modules)
-    return registry if enable is None else _admitted(registry, enable)
+    return registry
 
 
 def is_called(entry: Registration | Agent, name: str) -> bool:
@@ -43,34 +41,7 @@ def options_table(settings: Settings, agent: Registration | Agent) -> tuple[Mapp
     return settings.agents.get(name, {}), f"{settings.source or 'airside.toml'}: agents.{name}"
 
 
-def check_tables(settings: Settings, registry: Registry) -> None:
-    """Raise `UsageError` for a table `[agents.NAME]` whose agent is not there: a misspelt name must not be ignored."""
-    for name in settings.agents:
-        if not any(is_called(entry, name) for entry in registry):
-            known = ", ".join(entry.name for entry in registry) or "none"
-            raise UsageError(f"{settings.source}: agents.{name}: no such agent (agents: {known})")
-
-
 def has_host_access(entry: Registration) -> bool:
     """True if the agent can do anything on this machine: run processes or containers, or read its files."""
     settings = getattr(entry.agent, "settings", None)
     return bool(getattr(settings, "host_access", False) or getattr(entry.agent, "host_access", False))
-
-
-def _admitted(registry: Registry, enable: Collection[str]) -> Registry:
-    for name in enable:
-        if not any(is_called(entry, name) for entry in registry):
-            guarded = ", ".join(_called(entry) for entry in registry if has_host_access(entry)) or "none"
-            raise UsageError(f"--enable {name}: no such agent (agents that need it: {guarded})")
-    admitted = Registry()
-    for broken in registry.broken:
-        admitted.add_broken(broken.source, broken.error)
-    for entry in registry:
-        if not has_host_access(entry) or any(is_called(entry, name) for name in enable):
-            admitted.register(entry.agent, source=entry.source)
-    return admitted
-
-
-def _called(entry: Registration) -> str:
-    types: Sequence[TaskType] = entry.task_types
-    return types[0].name if types else entry.name

@@ -1,0 +1,6 @@
+"""`python -m airside` is the command `airside`."""
+
+from airside.cli import main
+
+if __name__ == "__main__":
+    main()
