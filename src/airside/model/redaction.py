@@ -6,7 +6,6 @@ log line of another.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import OrderedDict
 
@@ -15,7 +14,7 @@ _MIN_LENGTH = 4  # shorter values would mask ordinary words
 _MAX_KNOWN = 4096
 _lock = threading.Lock()
 _known: OrderedDict[str, None] = OrderedDict()
-_pattern: re.Pattern[str] | None = None
+_longest_first: tuple[str, ...] = ()
 _stale = False
 
 
@@ -45,15 +44,17 @@ def redact(text: str) -> str:
     >>> redact("Authorization: Bearer hunter2-token")
     'Authorization: Bearer ***'
     """
-    pattern = _compiled()
-    return pattern.sub(MASK, text) if pattern is not None and text else text
+    for value in _values():  # a search per value: one regular expression of them all is a hundred times slower
+        if value in text:
+            text = text.replace(value, MASK)
+    return text
 
 
-def _compiled() -> re.Pattern[str] | None:
-    global _pattern, _stale  # noqa: PLW0603 - see `hide`
+def _values() -> tuple[str, ...]:
+    """The known secrets; the longest first, so that one which contains another is hidden whole."""
+    global _longest_first, _stale  # noqa: PLW0603 - see `hide`
     if _stale:
         with _lock:
-            longest_first = sorted(_known, key=len, reverse=True)
-            _pattern = re.compile("|".join(map(re.escape, longest_first)))
+            _longest_first = tuple(sorted(_known, key=len, reverse=True))
             _stale = False
-    return _pattern
+    return _longest_first
