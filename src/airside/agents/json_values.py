@@ -22,6 +22,8 @@ from airside.model import ConversionError, Directory, File, StructuredDataset
 
 Kind = str | list[Any]
 
+OUTPUTS, ERROR = "outputs.json", "error.json"
+
 _KINDS: dict[Any, str] = {
     int: "int",
     float: "float",
@@ -47,7 +49,7 @@ def kind_of(annotation: Any) -> Kind:
     """The kind of a declared type; "any" for what JSON can say by itself.
 
     >>> kind_of(list[File]), kind_of(int | None), kind_of(dict[str, object])
-    (['list', 'file'], 'int', ['dict', 'any'])
+    (['list', 'file'], ['optional', 'int'], ['dict', 'any'])
     """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
@@ -56,7 +58,8 @@ def kind_of(annotation: Any) -> Kind:
         return [origin.__name__, kind_of(args[-1])]
     if origin in (typing.Union, types.UnionType):
         others = [arg for arg in args if arg is not type(None)]
-        return kind_of(others[0]) if len(others) == 1 else "any"
+        inner = kind_of(others[0]) if len(others) == 1 else "any"
+        return ["optional", inner] if len(others) < len(args) else inner
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return "str"
     return _KINDS.get(annotation, "any")
@@ -132,6 +135,8 @@ _EXPECTED = {
 
 def from_file(file: Path, kind: Kind, path: str) -> Any:
     """The value of one output that a job left as a file: the file itself, or what is written in it."""
+    if isinstance(kind, list) and is_optional(kind):
+        return from_file(file, kind[1], path)
     if isinstance(kind, str) and kind in _PLACES:
         return _PLACES[kind](str(file))
     text = file.read_bytes()
@@ -164,8 +169,15 @@ def local_path(uri: str) -> Path | None:
     return None if not uri or "://" in uri else Path(uri)
 
 
+def is_optional(kind: Kind) -> bool:
+    """True if the value may be left out."""
+    return kind[0] == "optional"
+
+
 def _items(value: Any, kind: list[Any], path: str, folder: Path | None) -> Any:
     outer, inner = kind
+    if outer == "optional":
+        return from_json(value, inner, path, folder)
     if outer == "list" and isinstance(value, list):
         return [from_json(one, inner, f"{path}[{index}]", folder) for index, one in enumerate(value)]
     if outer == "dict" and isinstance(value, dict):

@@ -18,6 +18,7 @@ The process survives a restart of the service. What it starts in its own process
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,8 +158,9 @@ def _fill_in(request: _Request, task: Task, others: Mapping[str, str]) -> _Reque
         return _Request([render(word, task.inputs, others) for word in request.command], cwd=cwd, env=env)
 
     def as_variable(name: str, value: Any) -> str:
-        env[f"AIRSIDE_INPUT_{name}"] = text_of(value)
-        return f"${{AIRSIDE_INPUT_{name}}}"
+        variable = "AIRSIDE_INPUT_" + re.sub(r"\W", "_", name)
+        env[variable] = text_of(value)
+        return f"${{{variable}}}"
 
     line = render(request.command[0], task.inputs, others, as_variable)
     return _Request(["/bin/sh", "-c", line], cwd=cwd, env=env)

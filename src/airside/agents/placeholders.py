@@ -11,7 +11,7 @@ from typing import Any
 from airside.agents.json_values import to_json
 from airside.model import Fail
 
-_PLACEHOLDER = re.compile(r"\{\{\s*[.$](\w+(?:\.\w+)?)\s*\}\}")
+_PLACEHOLDER = re.compile(r"\{\{\s*(?:\.|\$\.?)(\w+(?:\.[^}\s]+)?)\s*\}\}")
 
 
 def text_of(value: Any) -> str:

@@ -13,11 +13,10 @@ from typing import Any
 
 from airside.agents import supervisor
 from airside.agents.jobs import Job, Jobs, Report, default_state_dir
-from airside.agents.json_values import from_file, from_json, kind_of, local_path
+from airside.agents.json_values import ERROR, OUTPUTS, from_file, from_json, is_optional, kind_of, local_path
 from airside.model import ConversionError, Fail, LogLine, LogLink, OutputsAt, Phase, Resource, Task
 from airside.sdk.agent import AsyncAgent
 
-OUTPUTS, ERROR = "outputs.json", "error.json"
 _LONGEST_LINE = 65536  # bytes of a log line; a longer one is given in pieces
 _ONE_LOOK = 4 * _LONGEST_LINE  # bytes of a log read at a time
 _LONGEST_MESSAGE = 500  # characters of a job's last words
@@ -139,21 +138,23 @@ def outputs_of(notes: Mapping[str, Any]) -> Mapping[str, Any] | OutputsAt:
         return {}
     told = directory / OUTPUTS
     if told.exists():
-        values = _read_answer(told)
-        return {name: from_json(one, declared.get(name, "any"), f"outputs.{name}", directory) for name, one in values}
+        values = {**_left_out(declared), **_read_answer(told)}
+        kinds = {name: declared.get(name, "any") for name in values}
+        return {name: from_json(one, kinds[name], f"outputs.{name}", directory) for name, one in values.items()}
     if (directory / "outputs.pb").exists():
         return OutputsAt(str(directory))
     files = {name: directory / name for name in declared if (directory / name).exists()}
     if not files and notes["output_prefix"] and local_path(notes["output_prefix"]) is None:
         return OutputsAt(notes["output_prefix"])
-    missing = [name for name in declared if name not in files]
+    missing = [name for name in declared if name not in files and not is_optional(declared[name])]
     if missing:
         raise Fail(
             f"The process ended well but left no output {missing[0]!r}: write {OUTPUTS} (an object of values by name), "
             f"outputs.pb, or a file named {missing[0]}, into the directory AIRSIDE_OUTPUT_DIR.",
             code="OutputsNotFound",
         )
-    return {name: from_file(file, declared[name], f"outputs.{name}") for name, file in files.items()}
+    written = {name: from_file(file, declared[name], f"outputs.{name}") for name, file in files.items()}
+    return {**_left_out(declared), **written}
 
 
 def _ended(report: Report, log: Path, links: Sequence[LogLink]) -> Resource:
@@ -211,7 +212,12 @@ def _usage(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return {name: record[name] for name in ("cpu_seconds", "max_rss_bytes")}
 
 
-def _read_answer(file: Path) -> list[tuple[str, Any]]:
+def _left_out(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """None for every output that need not be there."""
+    return dict.fromkeys(name for name, kind in declared.items() if is_optional(kind))
+
+
+def _read_answer(file: Path) -> Mapping[str, Any]:
     if file.stat().st_size > _LARGEST_ANSWER:
         raise Fail(f"{OUTPUTS} is over 3 MiB; put large data into files and give their paths.", code="OutputTooLarge")
     try:
@@ -220,7 +226,7 @@ def _read_answer(file: Path) -> list[tuple[str, Any]]:
         raise ConversionError("outputs", f"{OUTPUTS} is not JSON: {exc}") from exc
     if not isinstance(values, dict):
         raise ConversionError("outputs", f"{OUTPUTS} must be an object of values by name")
-    return list(values.items())
+    return values
 
 
 def _read_error(file: Path) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ _RESTORED = (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)  # handled or ignor
 
 def write_record(folder: Path, name: str, record: Any) -> None:
     """Write `record` as JSON to `folder/name`: whole or not at all, and still there after a power cut."""
-    temporary = folder / f".{name}.{os.getpid()}"
+    temporary = folder / f".{name}.{os.urandom(6).hex()}"
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(record, file)
         file.flush()
