@@ -1,0 +1,119 @@
+"""Where a request may go: which hosts, and at which addresses.
+
+Tasks come from anybody who may run one, and the service stands inside the network. So the addresses of a host are
+looked up once and all of them are checked, and the connection goes to a checked address, whatever the name server
+says a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from airside.model import Fail, Retry, UsageError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 behind a NAT64 gateway
+_UNKNOWN_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+
+
+def matches(host: str, patterns: Iterable[str]) -> bool:
+    """True if the host is one of the patterns: a name, `*.example.org`, or `*` for all.
+
+    >>> matches("api.example.org", ["*.example.org"]), matches("example.org", ["*.example.org"])
+    (True, False)
+    """
+    return any(fnmatchcase(host, pattern.lower()) for pattern in patterns)
+
+
+def is_public(address: Address) -> bool:
+    """True for an address on the internet: not private, loopback, link-local, multicast or reserved.
+
+    >>> [is_public(ipaddress.ip_address(a)) for a in ("8.8.8.8", "127.0.0.1", "169.254.169.254", "::ffff:10.0.0.1")]
+    [True, False, False, False]
+    """
+    inner = _inner(address)
+    if inner is not None:
+        return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+class Destinations:
+    """The places that requests may go to.
+
+    `hosts` are the patterns of hosts that may be called at all; `private` are the host patterns, addresses and
+    networks that may be called although they are not on the internet.
+    """
+
+    def __init__(self, hosts: Sequence[str], private: Sequence[str]) -> None:
+        self._hosts = tuple(hosts)
+        self._networks = tuple(network for entry in private if (network := _network(entry)) is not None)
+        self._private_hosts = tuple(entry for entry in private if _network(entry) is None)
+
+    def is_private_host(self, host: str) -> bool:
+        """True if the operator named this host, or the address that it is, as a private one that may be called."""
+        if matches(host, self._private_hosts):
+            return True
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return self._is_named(address)
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host, every one of them allowed.
+
+        Raises `Fail` if the host or one address is not allowed, or if there is no such host; `Retry` if the name
+        server does not answer.
+        """
+        if not matches(host, self._hosts):
+            raise Fail(f"The host {host} is not among the webhook agent's `hosts`.", code="HostNotAllowed")
+        found = await _look_up(host, port)
+        for address in found:
+            if not (is_public(address) or self._is_named(address) or matches(host, self._private_hosts)):
+                raise Fail(
+                    f"The host {host} has the address {address}, which is not on the internet; an operator may allow "
+                    "it in the webhook agent's `private_hosts`.",
+                    code="HostNotAllowed",
+                )
+        return [str(address) for address in found]
+
+    def _is_named(self, address: Address) -> bool:
+        inner = _inner(address) or address
+        return any(inner.version == network.version and inner in network for network in self._networks)
+
+
+async def _look_up(host: str, port: int) -> list[Address]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno in _UNKNOWN_NAME:
+            raise Fail(f"There is no host {host}.", code="HostNotFound") from exc
+        raise Retry(f"The name server does not answer for {host}: {exc.strerror}.") from exc
+    except UnicodeError as exc:
+        raise Fail(f"{host!r} is not the name of a host.", code="HostNotFound") from exc
+    return list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0])) for entry in found))
+
+
+def _inner(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address in _TRANSLATED:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+
+
+def _network(entry: str) -> Network | None:
+    """The network that an entry of a list names, or None for a host name."""
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        if "/" in entry or not entry:
+            raise UsageError(f"{entry!r} is neither a host, nor an address, nor a network like 10.0.0.0/8.") from None
+        return None

@@ -1,0 +1,224 @@
+"""`webhook`: a task that is one HTTP request, and `WebhookTask` to write one.
+
+Every 2xx is success. A request goes to hosts on the internet only, unless an operator allows others; redirects
+are not followed. Credentials are named in the task and read by the service, and each goes to the hosts that the
+operator wrote beside its name, to no others.
+
+Tasks of flytekit's `WebhookTask` run as they are (`data`, `timeout_sec`, `show_data`, `show_url`, `{inputs.x}`,
+the output `info`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from airside.agents.destinations import Destinations
+from airside.agents.http_answer import HttpAnswer, judge
+from airside.agents.http_request import HttpRequest, prepare
+from airside.model import Fail, MissingExtra, Phase, Resource, Retry, Task, TaskTemplate, UsageError
+from airside.model.redaction import redact
+from airside.sdk.agent import SyncAgent
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
+_LONGEST_DELAY = 300.0  # seconds between two tries, also if the server asks for more
+_CONNECT_TIMEOUT = 10.0  # seconds for one address of a host
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookTask(TaskTemplate):
+    """A task that sends one HTTP request.
+
+    url: where to, `https://...`, or `{"secret": NAME}` if the address itself is a secret.
+    headers: by name; a value is a text or `{"secret": NAME, "group": GROUP, "prefix": "Bearer "}`.
+    params, json, body: query parameters, a JSON body, or a text body.
+    expected: the statuses that are success; empty: every 2xx.
+    request_timeout: seconds for one request. request_retries: further requests after a status 408, 425, 429 or
+    5xx or a network error; backoff: seconds before the first of them, doubled each time, unless the answer's
+    Retry-After says more.
+
+    `{{.inputs.NAME}}` stands for an input in any text; a text in `json` that is only that becomes the input's
+    value. `{{.perRetryUniqueKey}}` names this attempt, for a header `Idempotency-Key`.
+
+    An output gets, by its name: `status`, `body` (text), `json`, `headers`, or a field of the JSON answer.
+
+    >>> from airside import kwtypes
+    >>> task = WebhookTask(
+    ...     name="open_ticket", url="https://tickets.example.org/api", json={"title": "{{.inputs.title}}"},
+    ...     headers={"Authorization": {"secret": "tickets", "prefix": "Bearer "}},
+    ...     inputs=kwtypes(title=str), outputs=kwtypes(status=int, id=int),
+    ... )
+    >>> task.config["json"]
+    {'title': '{{.inputs.title}}'}
+    """
+
+    task_type: str = "webhook"
+    url: str | Mapping[str, str] = ""
+    method: str = "POST"
+    headers: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    json: Any = None
+    body: str = ""
+    expected: Sequence[int] = ()
+    request_timeout: float = 30.0
+    request_retries: int = 0
+    backoff: float = 1.0
+    outputs: Mapping[str, Any] = field(default_factory=lambda: {"status": int, "body": str})
+
+    def __post_init__(self) -> None:
+        if not self.url:
+            raise UsageError(f"Task {self.name!r} needs a url.")
+        told = {
+            "url": self.url,
+            "method": self.method,
+            "headers": dict(self.headers),
+            "params": dict(self.params),
+            "body": self.body,
+            "expected": list(self.expected),
+            "retries": self.request_retries,
+        }
+        config: dict[str, Any] = {key: value for key, value in told.items() if value}
+        config |= {"timeout": self.request_timeout, "backoff": self.backoff}
+        if self.json is not None:
+            config["json"] = self.json
+        object.__setattr__(self, "config", {**self.config, **config})
+        super().__post_init__()
+
+
+class WebhookAgent(SyncAgent):
+    """Sends the request of a task and answers with the response."""
+
+    name = "webhook"
+    task_type = "webhook"
+    create_timeout = 900.0
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options:
+        """Where requests may go.
+
+        hosts: the hosts that may be called, as names or patterns (`*.example.org`). Default: all.
+        private_hosts: hosts, addresses and networks (`10.1.0.0/16`) that may be called although they are not on
+            the internet. Default: none, which also keeps tasks from the cloud's metadata service.
+        credentials: the secrets that tasks may use, each with the hosts that it may be sent to; a secret of a
+            group is written `group/name`. Default: none. They go over https, or to a private host.
+        max_response_bytes: the largest answer that is taken.
+        """
+
+        hosts: tuple[str, ...] = ("*",)
+        private_hosts: tuple[str, ...] = ()
+        credentials: dict[str, tuple[str, ...]] = field(default_factory=dict)
+        max_response_bytes: int = 1024 * 1024
+
+    async def open(self, options: Options) -> None:
+        if find_spec("httpx2") is None:
+            raise MissingExtra("webhook", "The webhook agent")
+        self._options = options
+        self._destinations = Destinations(options.hosts, options.private_hosts)
+        self._tls = await asyncio.to_thread(_tls_context)
+
+    async def do(self, task: Task) -> Resource:
+        clock = asyncio.get_running_loop().time
+        until = clock() + 0.9 * self.create_timeout
+        request = await asyncio.to_thread(prepare, task, self._options.credentials, self._destinations)
+        for attempt in range(request.retries + 1):
+            resource, asked = await self._try(request, task)
+            delay = max(asked, request.backoff * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
+            no_time = delay > _LONGEST_DELAY or clock() + delay > until
+            if not resource.phase.is_retryable or attempt == request.retries or no_time:
+                break
+            await asyncio.sleep(delay)
+        return resource
+
+    async def _try(self, request: HttpRequest, task: Task) -> tuple[Resource, float]:
+        """One try: what came of it, and for how many seconds the server asks to be left alone."""
+        import httpx2
+
+        who = f"{request.method} {request.host}"
+        try:
+            async with asyncio.timeout(request.timeout):
+                answer = await self._send(request)
+        except (TimeoutError, httpx2.TimeoutException):
+            message = f"{who}: no answer within {request.timeout:g} s"
+            return Resource(Phase.RETRYABLE_FAILED, message=message, code="Timeout"), 0.0
+        except Retry as exc:
+            return Resource(Phase.RETRYABLE_FAILED, message=exc.message, code="NetworkError"), 0.0
+        except httpx2.RequestError as exc:
+            return _broken(who, exc), 0.0
+        return judge(answer, request, task.interface.outputs), answer.retry_after or 0.0
+
+    async def _send(self, request: HttpRequest) -> HttpAnswer:
+        """Send to a checked address of the host; to the next one only while nothing has been sent."""
+        import httpx2
+
+        addresses = await self._destinations.addresses(request.host, request.port)
+        for address in addresses[:-1]:
+            try:
+                return await self._send_to(address, request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):
+                continue
+        return await self._send_to(addresses[-1], request)
+
+    async def _send_to(self, address: str, request: HttpRequest) -> HttpAnswer:
+        """Send to this address. The host is still the one that TLS and the server are told.
+
+        A client for one request: a pooled connection would belong to an address, and so to every host there.
+        """
+        import httpx2
+
+        try:
+            url = httpx2.URL(request.url).copy_with(host=address, port=request.port)
+        except httpx2.InvalidURL as exc:
+            raise Fail("config.url: not a valid address.") from exc
+        transport = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
+        patience = httpx2.Timeout(request.timeout, connect=min(request.timeout, _CONNECT_TIMEOUT))
+        async with httpx2.AsyncClient(transport=transport, trust_env=False, timeout=patience) as client:
+            message = client.build_request(
+                request.method,
+                url,
+                headers=[("Host", request.netloc), ("Accept-Encoding", "identity"), *request.headers],
+                content=request.content,
+                extensions={"sni_hostname": request.host},
+            )
+            response = await client.send(message, stream=True, follow_redirects=False)
+            try:
+                return await self._receive(response)
+            finally:
+                await response.aclose()
+
+    async def _receive(self, response: httpx2.Response) -> HttpAnswer:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        taken = bytearray()
+        async for piece in response.aiter_bytes():
+            taken += piece
+            if len(taken) > self._options.max_response_bytes:
+                return HttpAnswer(response.status_code, headers, None)
+        return HttpAnswer(response.status_code, headers, _decode(bytes(taken), response.charset_encoding))
+
+
+def _tls_context() -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _broken(who: str, exc: httpx2.RequestError) -> Resource:
+    """A request that the network did not carry through."""
+    words = redact(" ".join(str(exc).split()) or type(exc).__name__)
+    if "CERTIFICATE_VERIFY_FAILED" in words:
+        return Resource(Phase.FAILED, message=f"{who}: the server's certificate is not good: {words}", code="TlsError")
+    return Resource(Phase.RETRYABLE_FAILED, message=f"{who}: {words}", code="NetworkError")
+
+
+def _decode(data: bytes, charset: str | None) -> str:
+    try:
+        return data.decode(charset or "utf-8", errors="replace")
+    except LookupError:
+        return data.decode("utf-8", errors="replace")
