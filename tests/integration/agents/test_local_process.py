@@ -474,6 +474,7 @@ async def test_old_jobs_are_removed_and_then_unknown(open_agent: Open, tmp_path:
     done, runs = await local.create(sh("true")), await local.create({"command": ["sleep", "60"]})
     await local.finish(done)
     await local.running(runs)
+    await until(lambda: gone(int((folder_of(tmp_path, done) / "lock").read_text())))
     for meta in (done, runs):
         for file in (*folder_of(tmp_path, meta).iterdir(), folder_of(tmp_path, meta)):
             os.utime(file, (time.time() - 1000,) * 2)
