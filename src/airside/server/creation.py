@@ -120,7 +120,7 @@ class Creation:
     async def _fulfil(self, order: Order, entry: Entry) -> bytes:
         try:
             task = await self._read(order.request, order.key)
-            call = Call(connection=task.connection, output_prefix=task.output_prefix, key=order.key)
+            call = call_of(task)
             if order.agent.is_sync:
                 handle = new_handle(order.request, order.key)
                 result = await self._write(await finished(order.agent, task, call), handle)
@@ -183,7 +183,7 @@ class Creation:
             return None
         key, prefix = order.earlier
         agent, entry = order.agent, self.ledger.get(key)
-        call = Call(connection=task.connection, output_prefix=prefix, key=key)
+        call = replace(call_of(task), output_prefix=prefix, key=key)
         if entry is not None and entry.task is not None:
             if agent.settings.adoptable:
                 with suppress(Exception):
@@ -213,6 +213,11 @@ class Creation:
 
     def _tell(self, what: What, order: Order) -> None:
         self._hooks.tell(Event(what=what, task_type=order.request.template.type, key=order.key))
+
+
+def call_of(task: Task) -> Call:
+    """The call that starts a task: it outlives its caller, so it has no deadline."""
+    return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
 
 
 async def finished(agent: Agent, task: Task, call: Call) -> Resource:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from airside.model import Call, NotFound, Resource
@@ -251,4 +251,4 @@ def _batches(jobs: Iterable[Job]) -> Iterable[list[Job]]:
 
 def call_for_refresh(call: Call) -> Call:
     """The call under which a refresh is made: it outlives the ask, so it has no deadline."""
-    return Call(connection=call.connection, output_prefix=call.output_prefix, key=call.key)
+    return replace(call, deadline=None)

@@ -20,6 +20,7 @@ from airside.server.refusal import Refusal, UnknownAgent, wire_status
 from airside.server.service import Service
 from airside.server.target import target_of
 from airside.wire.families import V1, V2, Family, Method, Verb
+from airside.wire.frame import frame
 from airside.wire.template import join_header
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -127,13 +128,13 @@ class Rpcs:
         sealed = await self.service.create(
             request, deadline=_deadline(context), first_attempt=0 if self._family is V1 else 1
         )
-        return field_1(sealed)
+        return frame(1, sealed)
 
     async def get(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("get", data))
         seen.task_type = target.named.name
         job = await self.service.get(target.data, target.named, target.connection, _deadline(context))
-        return field_1(job.answer)
+        return frame(1, job.answer)
 
     async def delete(self, data: bytes, context: Context, seen: Seen) -> bytes:
         target = target_of(self._message("delete", data))
@@ -145,7 +146,7 @@ class Rpcs:
         request = await self._sync_request(messages)
         seen.task_type = request.template.type
         resource = await _within(self.service.do(request), context)
-        yield field_1(field_1(resource))  # header { resource }
+        yield frame(1, frame(1, resource))  # header { resource }
 
     async def logs(self, data: bytes, context: Context, seen: Seen) -> AsyncIterator[bytes]:
         del context
@@ -198,20 +199,6 @@ class Rpcs:
         if header is None:
             raise Refusal("The first message of ExecuteTaskSync must be the header.")
         return join_header(connector_pb2.CreateRequestHeader.FromString(header), inputs)
-
-
-def field_1(data: bytes) -> bytes:
-    """A message whose only field is number 1, holding these bytes.
-
-    >>> field_1(b"abc")
-    b'\\n\\x03abc'
-    """
-    size, length = len(data), bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return b"".join((b"\n", length, data))
 
 
 def _deadline(context: Context) -> float | None:

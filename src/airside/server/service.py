@@ -29,7 +29,7 @@ from airside.model import (
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
-from airside.server.creation import MAX_RESULT, Creation, code_of, fingerprint, finished, new_handle, patience
+from airside.server.creation import MAX_RESULT, Creation, call_of, code_of, fingerprint, finished, new_handle, patience
 from airside.server.declared import unpack_declared
 from airside.server.handle import (
     MAGIC,
@@ -108,8 +108,7 @@ class Service:
         handle = new_handle(request, key)
         try:
             task = await self._read(request, key)
-            call = Call(connection=task.connection, output_prefix=task.output_prefix, key=key)
-            return (await self._write(await finished(agent, task, call), handle))[1]
+            return (await self._write(await finished(agent, task, call_of(task)), handle))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
 
@@ -333,4 +332,10 @@ def _result_of(handle: Handle) -> Resource:
 
 
 def _call(handle: Handle, connection: Connection | None, deadline: float | None) -> Call:
-    return Call(connection=connection, output_prefix=handle.output_prefix, key=handle.key, deadline=deadline)
+    return Call(
+        connection=connection,
+        output_prefix=handle.output_prefix,
+        key=handle.key,
+        deadline=deadline,
+        task_type=handle.task_type,
+    )
