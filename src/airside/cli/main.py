@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("airside.cli.run:run", "Run a task here, or on a served agent, and print its outputs."),
     "serve": ("airside.cli.serve:serve", "Serve the installed agents to Flyte's engines."),
     "agents": ("airside.cli.agents:agents", "List the agents that are installed, or those of a service."),
+    "demo": ("airside.cli.demo:demo", "Run real tasks on real data through a served agent."),
     "new": ("airside.cli.new:new", "Write a complete, tested, installable agent package."),
 }
 

@@ -226,4 +226,9 @@ def _announce(server: Server) -> None:
     for plugin in server.broken:
         log.warning("not served: %s: %s", plugin.source, plugin.error)
     types = ", ".join(str(task_type) for agent in server.agents for task_type in agent.task_types)
-    log.info("serving on port %d: %s", server.port, types or "no agents", extra={"metrics_port": server.metrics_port})
+    log.info(
+        "serving on port %d: %s",
+        server.port,
+        types or "no agents",
+        extra={"port": server.port, "metrics_port": server.metrics_port},
+    )
