@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import shutil
 import signal
@@ -68,6 +67,7 @@ def _ask_all(endpoint: str, data: Path, url: str) -> None:
 
 def _ask(endpoint: str, question: Question) -> Mapping[str, Any]:
     """Run one task through the service and print its phases; the outputs."""
+    from airside.engine.background import Background
     from airside.engine.local import LocalRun, opened
     from airside.engine.progress import Progress
     from airside.engine.remote import RemoteAgent
@@ -86,7 +86,13 @@ def _ask(endpoint: str, question: Question) -> Mapping[str, Any]:
 
     click.echo(f"\n{question.words}")
     began = time.perf_counter()
-    outputs = asyncio.run(run())
+    background = Background(run)  # a thread of its own: a signal finds the loop in one piece
+    try:
+        outputs = background.result()
+    except BaseException:
+        background.cancel()
+        background.settle()
+        raise
     took = time.perf_counter() - began
     click.echo(f"  {task.task_type}: {' > '.join(phases)} in {took:.2f} s")
     return outputs
