@@ -56,6 +56,7 @@ class Declared:
     outputs: Types | None
 
 
+_VERSION = version("airside")  # read from disk, so not while a loop runs
 _NOTHING = Declared(Interface(), None, None)
 
 
@@ -274,7 +275,7 @@ def _write_parts(
     message = tasks_pb2.TaskTemplate(type=task_type.name, task_type_version=task_type.version)
     runtime = message.metadata.runtime
     runtime.type = tasks_pb2.RuntimeMetadata.FLYTE_SDK
-    runtime.version, runtime.flavor = version("airside"), "airside"
+    runtime.version, runtime.flavor = _VERSION, "airside"
     message.interface.inputs.CopyFrom(to_variable_map(interface.inputs, "inputs"))
     message.interface.outputs.CopyFrom(to_variable_map(interface.outputs, "outputs"))
     message.custom.CopyFrom(write_struct(config, "config"))
