@@ -1,1 +1,53 @@
-"""What authors test their agents with."""
+"""What authors test their agents with: a harness, a scripted agent, the conformance suite.
+
+Names are resolved when they are first used, so that the pytest plugin beside them loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airside.testing.blocking import BlockingHarness, blocking_harness
+    from airside.testing.client import RawClient, refused
+    from airside.testing.conformance import Report, Result, Status, check_agent
+    from airside.testing.loopback import Harness, Job, harness
+    from airside.testing.scripted import Received, ScriptedAgent, hang
+
+_WHERE = {
+    **dict.fromkeys(("BlockingHarness", "blocking_harness"), "airside.testing.blocking"),
+    **dict.fromkeys(("RawClient", "refused"), "airside.testing.client"),
+    **dict.fromkeys(("Report", "Result", "Status", "check_agent"), "airside.testing.conformance"),
+    **dict.fromkeys(("Harness", "Job", "harness"), "airside.testing.loopback"),
+    **dict.fromkeys(("Received", "ScriptedAgent", "hang"), "airside.testing.scripted"),
+}
+
+__all__ = (
+    "BlockingHarness",
+    "Harness",
+    "Job",
+    "RawClient",
+    "Received",
+    "Report",
+    "Result",
+    "ScriptedAgent",
+    "Status",
+    "blocking_harness",
+    "check_agent",
+    "hang",
+    "harness",
+    "refused",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'airside.testing' has no attribute {name!r}")
+    value = getattr(import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

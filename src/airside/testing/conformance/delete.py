@@ -1,0 +1,31 @@
+"""Cases about DeleteTask: it cancels, and asking again or too late is no error."""
+
+from __future__ import annotations
+
+from airside.model import Phase
+from airside.testing.conformance.case import Probe, cases, is_over
+
+
+async def cancels(probe: Probe) -> None:
+    """DeleteTask of a job that is not over is OK, and the job ends without success"""
+    handle = await probe.new_job()
+    answer = await probe.get(handle)
+    probe.expect_ok(answer, "GetTask")
+    if is_over(answer.message.resource):
+        probe.skip("the job was over at once; give inputs that make it last")
+    probe.expect_ok(await probe.delete(handle), "DeleteTask")
+    resource = await probe.finish(handle)
+    if Phase(resource.phase).is_success:
+        probe.skip("the job succeeded before it could be cancelled")
+
+
+async def may_be_repeated(probe: Probe) -> None:
+    """DeleteTask of a cancelled job and of a finished one is OK"""
+    cancelled = await probe.new_job()
+    probe.expect_ok(await probe.delete(cancelled), "the first DeleteTask")
+    probe.expect_ok(await probe.delete(cancelled), "the second DeleteTask")
+    finished, _ = await probe.finished()
+    probe.expect_ok(await probe.delete(finished), "DeleteTask of a finished job")
+
+
+CASES = cases("delete", {"S33": cancels, "S34": may_be_repeated})

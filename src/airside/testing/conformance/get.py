@@ -1,0 +1,183 @@
+"""Cases about GetTask: how it is routed, and what a resource must say."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from airside.model import Phase
+from airside.testing.conformance.case import Answer, Probe, cases, is_over
+
+_LONG = 64 * 1024  # characters; Flyte keeps messages in etcd
+
+
+async def routes_by_category(probe: Probe) -> None:
+    """GetTask with only the task category is OK"""
+    handle, _ = await probe.finished()
+    request = probe.job_request("GetTaskRequest", handle)
+    if probe.wire == "v1":
+        request.task_type = ""
+    probe.expect_ok(await probe.call("GetTask", request), "GetTask")
+
+
+async def routes_by_old_task_type(probe: Probe) -> None:
+    """GetTask with only the deprecated task_type is routed at version 0"""
+    if probe.specimen.task_type.version:
+        probe.skip("the task type has no version 0")
+    handle, _ = await probe.finished()
+    request = probe.job_request("GetTaskRequest", handle)
+    request.ClearField("task_category")
+    probe.expect_ok(await probe.call("GetTask", request), "GetTask")
+
+
+async def prefers_category(probe: Probe) -> None:
+    """GetTask with a category and another task_type is routed by the category"""
+    handle, _ = await probe.finished()
+    request = probe.job_request("GetTaskRequest", handle)
+    request.task_type = "no-such-type"
+    probe.expect_ok(await probe.call("GetTask", request), "GetTask")
+
+
+async def answers_known_phases(probe: Probe) -> None:
+    """Every phase that GetTask answers is one of Flyte's eight (Flyte 1: state is unset or says the same)"""
+    for resource in await probe.seen():
+        probe.expect(resource.phase in {int(phase) for phase in Phase}, f"the phase {resource.phase} is unknown")
+        if probe.wire == "v1" and resource.state:
+            mirrored = _STATES[Phase(resource.phase)]
+            probe.expect(resource.state == mirrored, f"state is {resource.state} with phase {resource.phase}")
+
+
+async def never_leaves_the_phase_out(probe: Probe) -> None:
+    """GetTask never answers phase 0"""
+    phases = [resource.phase for resource in await probe.seen()]
+    probe.expect(all(phases), f"a phase is missing: {phases}")
+
+
+async def fills_declared_outputs(probe: Probe) -> None:
+    """A task that succeeded has its declared outputs as literals, or none at all if they are in a file"""
+    resource = await _succeeded(probe)
+    wanted = probe.specimen.outputs
+    if not wanted:
+        probe.skip("the task declares no outputs")
+    if not resource.HasField("outputs"):
+        probe.skip("the outputs are in a file under the output prefix, where the engine reads them")
+    outputs = _outputs(resource, probe.wire)
+    probe.expect(set(outputs) == wanted, f"the outputs are {sorted(outputs)}, not {sorted(wanted)}")
+    empty = [name for name, one in outputs.items() if one.WhichOneof("value") is None]
+    probe.expect(not empty, f"no value in {', '.join(empty)}")
+
+
+async def tells_links_apart(probe: Probe) -> None:
+    """A log link has a uri and a name"""
+    links = [link for resource in await probe.seen() for link in resource.log_links]
+    if not links:
+        probe.skip("the agent gives no log links")
+    broken = [link for link in links if not (link.uri and link.name)]
+    probe.expect(not broken, f"without uri or name: {broken}")
+
+
+async def bounds_messages(probe: Probe) -> None:
+    """Messages are bounded"""
+    longest = max(len(resource.message) for resource in await probe.seen())
+    probe.expect(longest <= _LONG, f"a message has {longest:,} characters")
+
+
+async def explains_failures(probe: Probe) -> None:
+    """A failure carries agent_error, and its phase says whether it may be retried"""
+    resource = (await probe.finished())[1]
+    if Phase(resource.phase).is_success:
+        probe.skip("the task succeeded")
+    probe.expect(resource.HasField("agent_error"), "agent_error is absent")
+    probe.expect(resource.agent_error.code, "agent_error.code is empty")
+    recoverable = resource.agent_error.kind == 1
+    probe.expect(
+        recoverable is Phase(resource.phase).is_retryable,
+        f"agent_error.kind is {resource.agent_error.kind} with phase {Phase(resource.phase).name}",
+    )
+
+
+async def refuses_malformed_handles(probe: Probe) -> None:
+    """GetTask with bytes that are no handle is INTERNAL or INVALID_ARGUMENT, and the service stays up"""
+    handle, _ = await probe.finished()
+    answer = await probe.get(b"\xff\x00 these bytes are no handle")
+    allowed = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
+    probe.expect(answer.code in allowed, f"answered {answer.code.name}")
+    probe.expect_ok(await probe.get(handle), "the next GetTask")
+
+
+async def remembers_across_restarts(probe: Probe) -> None:
+    """GetTask after a restart of the service gives the same answer as before"""
+    handle, before = await probe.finished()
+    await probe.service.restart()
+    after = await probe.finish(handle)
+    for field in ("phase", "outputs"):
+        same = getattr(after, field) == getattr(before, field)
+        probe.expect(same, f"{field} was {getattr(before, field)} before and {getattr(after, field)} after")
+
+
+async def answers_after_delete(probe: Probe) -> None:
+    """GetTask after DeleteTask is OK and terminal"""
+    handle = await probe.new_job()
+    probe.expect_ok(await probe.delete(handle), "DeleteTask")
+    probe.expect(is_over(await probe.finish(handle)), "not terminal")
+
+
+async def answers_many_at_once(probe: Probe) -> None:
+    """A hundred GetTasks at once are all answered within two seconds"""
+    handle, _ = await probe.finished()
+    shown = len(probe.exchanges)
+    answers: list[Answer] = await asyncio.gather(*(probe.get(handle) for _ in range(100)))
+    del probe.exchanges[shown + 1 :]
+    for answer in answers:
+        probe.expect_ok(answer, "GetTask")
+    slowest = max(answer.seconds for answer in answers)
+    probe.expect(slowest < 2, f"the slowest took {slowest:.2f} s")
+
+
+async def _succeeded(probe: Probe) -> Any:
+    resource = (await probe.finished())[1]
+    if not Phase(resource.phase).is_success:
+        probe.skip(f"the task ended {Phase(resource.phase).name}: {resource.message}")
+    return resource
+
+
+def _outputs(resource: Any, wire: str) -> dict[str, Any]:
+    literals = resource.outputs.literals
+    return dict(literals) if wire == "v1" else {one.name: one.value for one in literals}
+
+
+# flyteidl's deprecated State, by phase.
+_RETRYABLE_FAILURE, _PERMANENT_FAILURE, _PENDING, _RUNNING, _SUCCEEDED = range(5)
+_STATES = {
+    Phase.UNDEFINED: _RETRYABLE_FAILURE,
+    Phase.QUEUED: _PENDING,
+    Phase.WAITING_FOR_RESOURCES: _PENDING,
+    Phase.INITIALIZING: _PENDING,
+    Phase.RUNNING: _RUNNING,
+    Phase.SUCCEEDED: _SUCCEEDED,
+    Phase.ABORTED: _PERMANENT_FAILURE,
+    Phase.FAILED: _PERMANENT_FAILURE,
+    Phase.RETRYABLE_FAILED: _RETRYABLE_FAILURE,
+}
+
+CASES = cases(
+    "get",
+    {
+        "S19": routes_by_category,
+        "S20": routes_by_old_task_type,
+        "S21": prefers_category,
+        "S22": answers_known_phases,
+        "S23": never_leaves_the_phase_out,
+        "S24": fills_declared_outputs,
+        "S26": tells_links_apart,
+        "S27": bounds_messages,
+        "S28": explains_failures,
+        "S29": refuses_malformed_handles,
+        "S30": remembers_across_restarts,
+        "S31": answers_after_delete,
+        "S32": answers_many_at_once,
+    },
+    only={"S20": ("v1",), "S21": ("v1",), "S28": ("v1",)},
+)

@@ -1,0 +1,96 @@
+"""Cases about the service around the calls: health, connections, input order, keepalive."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from airside.model import Connection
+from airside.testing.conformance.case import CaseFailed, Probe, cases
+
+_PING_EVERY, _PING_FOR = 30.0, 300.0  # seconds; what Flyte 2's engine does on a long call
+_CANARY = "c0nf0rmance-canary-value"
+
+
+async def is_healthy(probe: Probe) -> None:
+    """Health Check of "" and of each service name is SERVING"""
+    family = probe.client.family
+    stub = health_pb2_grpc.HealthStub(probe.service.channel)
+    for name in ("", family.service, family.metadata_service):
+        request = health_pb2.HealthCheckRequest(service=name)
+        answer = await probe.record("Check", request, stub.Check(request, timeout=probe.timeout))
+        probe.expect_ok(answer, f"Check of {name!r}")
+        serving = answer.message.status == health_pb2.HealthCheckResponse.SERVING
+        probe.expect(serving, f"{name!r} has the status {answer.message.status}")
+
+
+async def keeps_secrets(probe: Probe) -> None:
+    """Secrets of a connection are accepted with Create, Get and Delete, and appear in no answer and no log"""
+    given = probe.specimen.connection or Connection()
+    connection = Connection(given.name, {**given.secrets, "conformance_canary": _CANARY}, given.configs)
+    created = await probe.create(probe.create_request(connection=connection))
+    probe.expect_ok(created, "CreateTask")
+    handle = bytes(created.message.resource_meta)
+    probe.expect(_CANARY.encode() not in handle, "the secret is in the resource_meta")
+    got = await probe.get(handle, connection=connection)
+    probe.expect_ok(got, "GetTask")
+    probe.expect(_CANARY.encode() not in got.message.SerializeToString(), "the secret is in the resource")
+    request = probe.job_request("DeleteTaskRequest", handle, connection=connection)
+    probe.expect_ok(await probe.call("DeleteTask", request), "DeleteTask")
+    log = probe.service.log()
+    probe.expect(_CANARY not in log, "the secret is in the log")
+
+
+async def takes_inputs_in_any_order(probe: Probe) -> None:
+    """Inputs may come in any order, since Flyte 2 shuffles them"""
+    request = probe.create_request()
+    literals = list(request.inputs.literals)
+    if len(literals) < 2:
+        probe.skip("the task has fewer than two inputs")
+    del request.inputs.literals[:]
+    request.inputs.literals.extend(reversed(literals))
+    created = await probe.create(request)
+    probe.expect_ok(created, "CreateTask with the inputs reversed")
+    _, before = await probe.finished()
+    after = await probe.finish(bytes(created.message.resource_meta))
+    probe.expect(after.phase == before.phase, f"the phase is {after.phase}, and {before.phase} in the usual order")
+
+
+async def accepts_pings(probe: Probe) -> None:
+    """Keepalive pings every 30 s for 5 min bring no GOAWAY"""
+    if not probe.slow:
+        probe.skip("it takes five minutes; ask for the slow cases")
+    options = [
+        ("grpc.keepalive_time_ms", int(_PING_EVERY * 1000)),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    async with grpc.aio.insecure_channel(probe.service.address, options=options) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        try:
+            async with asyncio.timeout(_PING_FOR):
+                while await watch.read():  # False at the end
+                    pass
+        except TimeoutError:
+            watch.cancel()
+            return
+        except grpc.aio.AioRpcError as exc:
+            how = f"{exc.code().name} {exc.details()}"
+        else:
+            how = "end of stream"
+        raise CaseFailed(f"the stream ended: {how}")
+
+
+CASES = cases(
+    "limits",
+    {
+        "S46": is_healthy,
+        "S48": keeps_secrets,
+        "S49": takes_inputs_in_any_order,
+        "S50": accepts_pings,
+    },
+    only={"S48": ("v2",), "S49": ("v2",)},
+)
