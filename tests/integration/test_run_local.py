@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl.admin import agent_pb2
 from flyteidl2.core import execution_pb2, literals_pb2
 
 from airside import (
+    AgentBase,
     AsyncAgent,
     Call,
     Container,
@@ -482,6 +484,20 @@ def test_run_raises_what_went_wrong() -> None:
         run(PLAIN, agents=[Adder()])
     with pytest.raises(UsageError, match=r"No agent here runs task type nobodys \(task types here: .*echo"):
         run(TaskTemplate(name="x", task_type="nobodys"))
+
+
+def test_run_knows_agents_written_against_flytes_messages() -> None:
+    class Custom(AgentBase):
+        def create(self, context: Any, output_prefix: str, task_template: Any, inputs: Any = None) -> Any:
+            return agent_pb2.CreateTaskResponse(resource_meta=b"job-1")
+
+        def get(self, context: Any, resource_meta: bytes) -> Any:
+            return agent_pb2.GetTaskResponse(resource=agent_pb2.Resource(phase=3, message=resource_meta.decode()))
+
+        def delete(self, context: Any, resource_meta: bytes) -> Any:
+            return agent_pb2.DeleteTaskResponse()
+
+    assert run(TaskTemplate(name="t", task_type="custom"), agents=[Custom(task_type="custom")]) == {}
 
 
 def test_run_gives_the_agent_its_options() -> None:

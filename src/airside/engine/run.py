@@ -9,6 +9,7 @@ from airside.engine.background import Background
 from airside.engine.local import LocalRun, opened
 from airside.engine.lookup import find_agent
 from airside.engine.progress import Outcome
+from airside.hosting import ADAPTERS
 from airside.model import TaskError, TaskTemplate
 from airside.sdk.adapt import adapt
 from airside.sdk.agent import Agent
@@ -78,7 +79,7 @@ async def _run(
 
         agent: Agent = RemoteAgent(endpoint, task_type=task.type)
     else:
-        agent = adapt(find_agent(task.type, agents))
+        agent = adapt(find_agent(task.type, agents), ADAPTERS)
     local = LocalRun(task, inputs, agent)
     async with opened(agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")):
         return outputs_of(task, await local.finish())
