@@ -315,6 +315,14 @@ async def test_polls_start_quickly() -> None:
     assert len(agent.asked) == 5
 
 
+def test_a_state_folder_that_takes_no_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRSIDE_STATE", "/dev/null")
+    with pytest.raises(
+        UsageError, match=r"^/dev/null/runs cannot be written \(Not a directory\); set AIRSIDE_STATE to"
+    ):
+        run(PLAIN, agents=[Jobs()])
+
+
 # -- progress ------------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +415,44 @@ async def test_a_cancel_during_create_waits_for_the_job_and_cancels_it() -> None
     local.cancel()
     assert (await task).phase is Phase.ABORTED
     assert agent.deleted == ["job-1"]
+
+
+class Hanging(Jobs):
+    """Its jobs cannot be asked for: the backend does not answer."""
+
+    async def get(self, job: Job, call: Call) -> Resource:
+        resource = await super().get(job, call)
+        if job.id not in self.deleted:
+            await asyncio.sleep(60)
+        return resource
+
+
+async def test_a_cancel_does_not_wait_for_an_answer_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airside.engine.local.LAST_LOOK", 0.05)
+    agent = Hanging(RUNNING)
+    local, task = await _started(agent)
+    local.cancel()
+    async with asyncio.timeout(3):
+        assert (await task).phase is Phase.ABORTED
+    assert agent.deleted == ["job-1"]
+
+
+async def test_a_timeout_does_not_wait_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airside.engine.local.LAST_LOOK", 0.05)
+    outcome = await run_task(PLAIN, {}, adapt(Hanging(RUNNING)), timeout=0.1)
+    assert outcome.code == "TimeoutExpired"
+    assert outcome.elapsed < 3
+
+
+async def test_a_job_that_cannot_be_cancelled_is_said_to_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airside.engine.local.CANCEL_PATIENCE", 0.05)
+    agent = Jobs(RUNNING)
+    agent.deletes = [OSError("no route")] * 50
+    local, task = await _started(agent)
+    local.cancel()
+    outcome = await task
+    assert (outcome.phase, outcome.job_may_live, outcome.handle) == (Phase.ABORTED, True, '{"id":"job-1"}')
+    assert outcome.message == "The job could not be cancelled and may still run: OSError: no route"
 
 
 async def test_leaving_returns_at_once_and_leaves_the_job_alone() -> None:

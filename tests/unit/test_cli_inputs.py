@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NewType
+from typing import Annotated, Any, Literal, NewType, NotRequired, TypedDict
 
 import pytest
 from hypothesis import given, settings
@@ -36,6 +36,11 @@ class Plan:
     points: list[Point] = field(default_factory=list)
     colour: Colour = Colour.RED
     until: datetime | None = None
+
+
+class Row(TypedDict):
+    id: int
+    at: NotRequired[date]
 
 
 UserId = NewType("UserId", int)
@@ -82,6 +87,7 @@ TEXTS: list[tuple[Any, str, Any]] = [
         '{"name": "p", "points": [{"x": 1, "y": 2}], "colour": "blue", "until": "2026-01-01T00:00:00Z"}',
         Plan("p", [Point(1, 2.0)], Colour.BLUE, datetime(2026, 1, 1, tzinfo=UTC)),
     ),
+    (Row, '{"id": 1, "at": "2026-01-31"}', {"id": 1, "at": date(2026, 1, 31)}),
     (File, "s3://bucket/x.csv", File("s3://bucket/x.csv")),
     (File, '{"uri": "s3://b/x", "format": "csv"}', File("s3://b/x", format="csv")),
     (StructuredDataset, "s3://bucket/x.csv", StructuredDataset("s3://bucket/x.csv", format="csv")),
@@ -112,6 +118,8 @@ WRONG: list[tuple[Any, str, str]] = [
     (Point, '{"y": 1}', "inputs.x.x: missing"),
     (Point, '{"x": 1, "z": 2}', "inputs.x.z: not a field of Point (fields: x, y)"),
     (Plan, '{"name": "p", "points": [{"x": 1}, {"x": null}]}', "inputs.x.points[1].x: expected int, got None"),
+    (Row, "{}", "inputs.x.id: missing"),
+    (Row, '{"id": 1, "z": 2}', "inputs.x.z: not a key of Row (keys: id, at)"),
     (int | bool, "abc", "inputs.x: expected int | bool, got 'abc'"),
     (bytes, "~", "inputs.x: expected bytes in Base64, got '~'"),
     (File, "/no/such/file", "inputs.x: no such file: /no/such/file"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -237,6 +238,29 @@ def test_a_mistake_is_told_in_one_sentence(
         "    def __init__(self, url): ...\n    def do(self, task): ...\n"
     )
     assert message in complaint(capsys, *arguments)
+
+
+def test_inputs_may_come_from_stdin(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"x": 5}'))
+    seen = outcome(capsys, "wf.py", "everything", "--inputs-file", "-")["outputs"]
+    assert isinstance(seen, dict)
+    assert seen["seen"]["x"] == "5"
+
+
+def test_flags_that_would_be_the_same_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.py").write_text(
+        "from airside import TaskTemplate\n"
+        "types = {'a_b': int, 'a-b': int, 'x': bool, 'no_x': bool, 'help': str}\n"
+        "t = TaskTemplate(name='t', task_type='echo', inputs=types, outputs=types)\n"
+    )
+    flags = ["--a_b", "1", "--a-b", "2", "--x", "true", "--no-no-x", "--help", "me"]
+    assert outcome(capsys, "t.py", "t", *flags)["outputs"] == {
+        "a_b": 1,
+        "a-b": 2,
+        "x": True,
+        "no_x": False,
+        "help": "me",
+    }
 
 
 def test_a_registered_agent_wins_over_an_installed_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,17 @@ def given_inputs(ctx: click.Context) -> dict[str, Any]:
     }
 
 
-def read_inputs_file(path: str, task: TaskTemplate) -> dict[str, Any]:
-    """The inputs in a JSON file, one object by input name, checked against the declared types."""
+def read_inputs_file(path: str, task: TaskTemplate | None) -> dict[str, Any]:
+    """The inputs in a JSON file (`-` is stdin), one object by input name, checked against the types of the task."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8"))
     except OSError as exc:
         raise UsageError(f"Inputs file {path} cannot be read: {exc.strerror}.") from None
     except ValueError as exc:
         raise UsageError(f"Inputs file {path} is not JSON: {exc}.") from None
     if not isinstance(values, dict):
         raise UsageError(f"Inputs file {path} must hold one JSON object, from input name to value.")
-    return {name: _from_file(value, task, name) for name, value in values.items()}
+    return values if task is None else {name: _from_file(value, task, name) for name, value in values.items()}
 
 
 def require_all(task: TaskTemplate, values: Mapping[str, Any]) -> None:
@@ -94,9 +95,10 @@ def _from_file(value: Any, task: TaskTemplate, name: str) -> Any:
 
 
 def _option(task: TaskTemplate, name: str, annotation: Any, place: int) -> InputOption:
-    spellings = [name] if "_" not in name else [name, name.replace("_", "-")]
+    dashed = name.replace("_", "-")
+    spellings = [name] if dashed in task.inputs else [name, dashed]
     text = f"default: {json.dumps(to_json(task.defaults[name]))}" if name in task.defaults else "required"
-    if strip(annotation) is bool:
+    if strip(annotation) is bool and not {f"no_{name}", f"no-{name}"} & set(task.inputs):
         flags = [f"--{one}/--no-{one}" for one in spellings]
         return InputOption(name, [*flags, f"input_{place}"], default=None, help=text)
     shown = type_name(annotation)

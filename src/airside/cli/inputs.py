@@ -74,6 +74,8 @@ def from_json(value: Any, annotation: Any, path: str) -> Any:
         return _mapping(value, kind, path)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _dataclass(value, kind, path)
+    if typing.is_typeddict(kind):
+        return _typed_dict(value, kind, path)
     return _model(value, kind, path)
 
 
@@ -255,6 +257,21 @@ def _dataclass(value: Any, kind: type[Any], path: str) -> Any:
         return kind(**values)
     except (TypeError, ValueError) as exc:
         raise ConversionError(path, str(exc)) from None
+
+
+def _typed_dict(value: Any, kind: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConversionError(path, f"expected {kind.__name__} as a JSON object, got {_shown(value)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    for name in value:
+        if name not in hints:
+            raise ConversionError(f"{path}.{name}", f"not a key of {kind.__name__} (keys: {', '.join(hints)})")
+    for name, hint in hints.items():
+        mark = typing.get_origin(hint)
+        if name not in value and (mark is typing.Required or (kind.__total__ and mark is not typing.NotRequired)):
+            raise ConversionError(f"{path}.{name}", "missing")
+    hints = typing.get_type_hints(kind)
+    return {name: from_json(one, hints[name], f"{path}.{name}") for name, one in value.items()}
 
 
 def _model(value: Any, kind: Any, path: str) -> Any:

@@ -115,8 +115,6 @@ def _print(task: TaskTemplate, outcome: Outcome) -> None:
     took = write_duration(outcome.elapsed)
     if outcome.detached:
         click.echo(f"Left {task.name} after {took}; the job may still run.", err=True)
-        if outcome.handle:
-            click.echo(f"  job: {outcome.handle}", err=True)
     elif outcome.phase.is_success:
         click.echo(f"{task.name} succeeded in {took}", err=True)
         if outcome.outputs:
@@ -128,6 +126,8 @@ def _print(task: TaskTemplate, outcome: Outcome) -> None:
         click.echo(f"{task.name} {what} after {took}{tries}", err=True)
         reason = ": ".join(part for part in (outcome.code, outcome.message) if part)
         click.echo(f"  {reason}" if reason else f"  {outcome.phase.name}", err=True)
+    if outcome.job_may_live and outcome.handle:
+        click.echo(f"  job: {outcome.handle}", err=True)
     for link in outcome.links:
         click.echo(f"  {link.name or 'link'}: {link.uri}", err=True)
 
@@ -147,6 +147,7 @@ def _print_json(task: TaskTemplate, outcome: Outcome) -> None:
             "elapsed": round(outcome.elapsed, 3),
             "attempts": outcome.attempts,
             "detached": outcome.detached,
+            "job_may_live": outcome.job_may_live,
             "handle": outcome.handle,
         }
     )

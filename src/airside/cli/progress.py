@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import time
 from types import TracebackType
@@ -33,7 +34,8 @@ class Display(Protocol):
 
 def display(name: str) -> Display:
     """The display for this terminal: live if stderr is one and rich is installed, else plain lines."""
-    is_live = sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    is_live = is_terminal and importlib.util.find_spec("rich") is not None
     return LiveDisplay(name) if is_live else PlainDisplay(name)
 
 
@@ -108,7 +110,7 @@ class LiveDisplay:
         from rich.live import Live
         from rich.spinner import Spinner
 
-        spinner = Spinner("dots")
+        spinner = Spinner("dots" if sys.stderr.encoding.lower().startswith("utf") else "line")
 
         def render() -> Spinner:
             spinner.update(text=self._line())

@@ -56,7 +56,7 @@ def _options() -> list[click.Option]:
             metavar="HOST:PORT",
             help="Run it on the agent service at this address, not in this process.",
         ),
-        click.Option(["--inputs-file"], metavar="FILE", help="Inputs as one JSON object; flags override them."),
+        click.Option(["--inputs-file"], metavar="FILE", help="Inputs as one JSON object (-: stdin); flags win."),
         click.Option(
             ["--modules", "-m"], multiple=True, metavar="MODULE", help="Import a module that registers agents."
         ),

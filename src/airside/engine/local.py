@@ -9,9 +9,10 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
 from airside.engine.attempt import Ask, End, Watch, answered, backoff, faulted, goes_on, refused, told
 from airside.engine.outputs import settle
@@ -24,11 +25,14 @@ from airside.sdk.agent import Agent
 
 CANCEL_PATIENCE = 300.0
 """Seconds to wait until a cancelled job is known to be over."""
+LAST_LOOK = 5.0
+"""Seconds to learn, before a cancel, whether the job is over already."""
 FAREWELL = 5.0
 """Seconds that an agent may take to close."""
 GRACE = 1.0
 """Seconds that a call of an agent may take to end once it is cancelled."""
 
+T = TypeVar("T")
 Listener = Callable[[Progress], None]
 
 
@@ -92,7 +96,7 @@ class LocalRun:
 
     def left(self) -> Outcome:
         """The outcome of a run that was left while its job may still be going; may be asked from any thread."""
-        return self._outcome(self._known, detached=True)
+        return self._outcome(self._known, detached=True, job_may_live=True)
 
     # -- attempts ---------------------------------------------------------------------------------------------------
 
@@ -101,7 +105,7 @@ class LocalRun:
         while True:
             end = await self._one_attempt()
             if self._stop.is_set() or not goes_on(end.resource, self._attempt, self.retries):
-                return self._outcome(end.resource)
+                return self._outcome(end.resource, job_may_live=end.job_may_live)
             wait = backoff(self._attempt + 1, end.error)
             text = end.resource.message or end.resource.code
             self._tell(note=f"attempt {self._attempt + 1} failed: {text}; the next begins in {wait:.1f} s")
@@ -125,18 +129,12 @@ class LocalRun:
     async def _do(self, task: Task, deadline: float | None) -> End:
         """Run a sync agent's task: one call."""
         self._learn(Resource(Phase.RUNNING))
-        work = asyncio.create_task(self.agent.do(task, self._call(task, deadline)))
-        stop = asyncio.create_task(self._stop.wait())
-        limit = None if deadline is None else max(0.0, deadline - time.monotonic())
-        await asyncio.wait({work, stop}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-        await _dismiss(stop)
-        await _dismiss(work)
-        if work.cancelled() or not work.done():
+        try:
+            resource = await self._unless_stopped(self.agent.do(task, self._call(task, deadline)), deadline)
+        except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the run
+            return End(refused(exc), error=exc)
+        if resource is None:
             return End(self._aborted("") if self._stop.is_set() else self._timed_out())
-        error = work.exception()
-        if isinstance(error, Exception):
-            return End(refused(error), error=error)
-        resource = work.result()
         if resource.phase.is_terminal:
             return End(resource)
         return End(
@@ -160,15 +158,18 @@ class LocalRun:
             if deadline is not None and time.monotonic() >= deadline:
                 self._tell(note=f"no end after {self.timeout:g} s: cancelling the job")
                 return await self._cancel(task, meta, watch, lambda _: self._timed_out())
-            watch, step = await self._ask(task, meta, watch)
+            asked = await self._unless_stopped(self._ask(task, meta, watch), deadline)
+            if asked is None:
+                continue
+            watch, step = asked
             if isinstance(step, End):
                 return await self._ended(task, meta, step)
             await self._pause(step.after, until=deadline)
 
-    async def _ask(self, task: Task, meta: bytes, watch: Watch) -> tuple[Watch, Ask | End]:
+    async def _ask(self, task: Task, meta: bytes, watch: Watch, limit: float = inf) -> tuple[Watch, Ask | End]:
         settings = self.agent.settings
         try:
-            resource = await self.agent.get(meta, self._call(task, None, settings.call_timeout))
+            resource = await self.agent.get(meta, self._call(task, None, min(limit, settings.call_timeout)))
         except Exception as exc:  # noqa: BLE001 - faults are waited out
             watch, step = faulted(watch, exc, time.monotonic(), settings)
             if isinstance(step, Ask):
@@ -181,15 +182,17 @@ class LocalRun:
         return watch, step
 
     async def _ended(self, task: Task, meta: bytes, end: End) -> End:
-        if end.job_may_live or (self.agent.settings.delete_finished and not end.resource.phase.is_success):
-            await self._delete(task, meta, patience=self.agent.settings.call_timeout)
-        return end
+        """Cancel a job that was given up, and let one go that asks for it, when its attempt ends."""
+        if not end.job_may_live and (end.resource.phase.is_success or not self.agent.settings.delete_finished):
+            return end
+        problem = await self._delete(task, meta, patience=self.agent.settings.call_timeout)
+        return replace(end, job_may_live=end.job_may_live and bool(problem))
 
     # -- cancelling -------------------------------------------------------------------------------------------------
 
     async def _cancel(self, task: Task, meta: bytes, watch: Watch, result: Callable[[str], Resource]) -> End:
         """Delete the job and wait until it is known to be over. A job that ended by itself first keeps its result."""
-        watch, step = await self._ask(task, meta, watch)
+        watch, step = await self._ask(task, meta, watch, LAST_LOOK)
         if isinstance(step, End) and not step.job_may_live:
             return step
         until = time.monotonic() + CANCEL_PATIENCE
@@ -269,7 +272,7 @@ class LocalRun:
         self._told = news
         self._listener(replace(news, elapsed=time.monotonic() - self._began))
 
-    def _outcome(self, resource: Resource, *, detached: bool = False) -> Outcome:
+    def _outcome(self, resource: Resource, *, job_may_live: bool, detached: bool = False) -> Outcome:
         outputs = resource.outputs if isinstance(resource.outputs, Mapping) and resource.phase.is_success else {}
         return Outcome(
             run_id=self.folder.run_id,
@@ -282,6 +285,7 @@ class LocalRun:
             attempts=self._attempt + 1,
             handle=_readable(self._handle),
             detached=detached,
+            job_may_live=job_may_live,
         )
 
     def _aborted(self, message: str) -> Resource:
@@ -302,6 +306,18 @@ class LocalRun:
             deadline=until,
             task_type=task.type,
         )
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], deadline: float | None) -> T | None:
+        """What a call of the agent returns or raises; None if a cancel or the deadline comes first."""
+        call = asyncio.create_task(work)
+        stop = asyncio.create_task(self._stop.wait())
+        limit = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            await asyncio.wait({call, stop}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _dismiss(stop)
+            await _dismiss(call)
+        return call.result() if call.done() and not call.cancelled() else None
 
     async def _pause(self, seconds: float, until: float | None = None) -> None:
         """Wait; a cancel or the attempt's deadline ends the wait early."""

@@ -30,8 +30,8 @@ class Progress:
 class Outcome:
     """How a run ended. `outputs` is empty unless it succeeded.
 
-    `detached` is True if the run was left while the job may still be going; `handle` is then what the agent
-    called the job, for a person to read.
+    `detached` is True if the run was left before the end. `job_may_live` is True if the job is not known to be
+    over: it was left, or could not be cancelled. `handle` is what the agent calls the job, for a person to read.
     """
 
     run_id: str
@@ -44,3 +44,4 @@ class Outcome:
     attempts: int = 1
     handle: str = ""
     detached: bool = False
+    job_may_live: bool = False

@@ -7,7 +7,7 @@ from typing import Any
 
 from airside.engine.arguments import render
 from airside.engine.rundir import RunDir
-from airside.model import Execution, Task, TaskTemplate
+from airside.model import Execution, Retry, Task, TaskTemplate, UsageError
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.template import create_request, key_of, read_request, write_template
@@ -32,8 +32,11 @@ class Submission:
         self._values = LiteralValues(self._inputs, declared, where="inputs", fetch=storage.read)
 
     def write_inputs(self, folder: RunDir) -> None:
-        """Write `inputs.pb`. Blocks."""
-        storage.write(folder.inputs, self._inputs)
+        """Write `inputs.pb`. Blocks. Raises `UsageError` if the run's folder takes no files."""
+        try:
+            storage.write(folder.inputs, self._inputs)
+        except Retry as exc:
+            raise UsageError(str(exc)) from exc
 
     def task(self, folder: RunDir, attempt: int) -> Task:
         """The task of an attempt (counted from 0), as an agent behind a service would receive it. Blocks.
