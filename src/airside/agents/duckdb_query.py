@@ -3,7 +3,8 @@
 The query runs in a process of its own, so it survives a restart of the service and can be cancelled. The SQL
 reads files in the allowed directories and nothing else: no other file, no network, no extension. It writes no
 file (kernels before Linux 5.13 cannot see to that: there it may write into the allowed directories); the agent
-writes the result.
+writes the result, under the task's output prefix. If that is a bucket, `env_allow` must name the variables with
+the credentials for it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from airside.model import ConversionError, Directory, Fail, File, StructuredData
 _ROW_COUNT_NAMES = ("rows", "row_count", "num_rows")
 _TABLES = ("dataset", "file")
 _BATCH = 65536  # rows
+_LONGEST_MESSAGE = 500  # characters; some of DuckDB's errors go on with a page of advice
 # What makes sense in a query; the others are refused in plain words, ahead of DuckDB's locks.
 _STATEMENTS = (
     *("SELECT", "CREATE", "INSERT", "UPDATE", "DELETE", "MERGE_INTO", "ALTER", "DROP", "EXPLAIN", "SET"),
@@ -236,7 +237,7 @@ def _fit(value: Any, kind: Any) -> Any:
 def _explain(exc: Exception, request: Mapping[str, Any]) -> dict[str, Any]:
     """What went wrong, in DuckDB's words without the picture of the line, and what to do about it."""
     text = str(exc).partition("\nLINE ")[0].strip()
-    message = " ".join(text.split())
+    message = " ".join(text.split())[:_LONGEST_MESSAGE]
     if "file system operations are disabled" in message:
         allowed = ", ".join(request["allowed"]) or "none"
         message += f"; SQL may read files below the agent's allowed_directories ({allowed})."

@@ -9,6 +9,7 @@ from airside.sdk.agent import SyncAgent
 class EchoAgent(SyncAgent):
     """Returns every declared output from the input of the same name, at once."""
 
+    name = "echo"
     task_type = "echo"
 
     async def do(self, task: Task) -> Resource:

@@ -12,7 +12,8 @@ The process finds, in its environment,
 It may say why it failed in `error.json` there: `{"message": ..., "code": ..., "retryable": true}`. Otherwise an
 exit status other than 0 fails the attempt in a way that the task's `retries` repeat, as Flyte does for containers.
 
-The process survives a restart of the service. What it starts in its own process group ends with it.
+The process survives a restart of the service, if whoever restarts it lets it: under systemd, set
+`KillMode=process`. What the process starts in its own process group ends with it.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ def _run(folder: Path, job: dict[str, Any], signals: int) -> dict[str, Any]:
     kills_before = _kills_for_memory()
     pid, go, problems = _fork_job(folder, job)
     write_record(folder, STARTED, {**identity(pid), "started_at": time.time()})
-    os.write(go, b"g")
+    with contextlib.suppress(BrokenPipeError):  # somebody may have killed it already
+        os.write(go, b"g")
     os.close(go)
     with os.fdopen(problems, encoding="utf-8", errors="replace") as pipe:
         problem = pipe.read()
