@@ -1,0 +1,1 @@
+"""Airside and flytekit side by side on one machine: `make bench`."""
