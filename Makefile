@@ -33,5 +33,15 @@ types: $(STAMP)
 layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
+FLYTEKIT := .venv-flytekit
+
+$(FLYTEKIT)/.installed: | $(STAMP)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLYTEKIT)
+	@$(BIN)/uv pip install --quiet --python $(FLYTEKIT)/bin/python 'flytekit[agent]==1.16.*'
+	@touch $@
+
+bench: $(STAMP) $(FLYTEKIT)/.installed  ## measure beside flytekit: all figures, or ONLY="import get"; SHORT=1 for a quick look
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLYTEKIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis
