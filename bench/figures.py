@@ -14,7 +14,7 @@ from bench.calls import ATTEMPT, DONE, RUNNING, Call, create_call, get_call
 from bench.errors import BenchError
 from bench.load import rate
 from bench.measurement import Bound, Measurement, in_turns
-from bench.services import AIRSIDE, BARE, FLYTEKIT, HERE, OURS, THEIRS, Service, serving
+from bench.services import AIRSIDE, BARE, ENVIRONMENT, FLYTEKIT, HERE, OURS, THEIRS, Service, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,9 @@ def _command_seconds(command: tuple[str, ...]) -> float:
 
 
 def _output(command: tuple[str, ...]) -> str:
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=HERE, env=ENVIRONMENT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise BenchError(f"{' '.join(command)} exited with {done.returncode}:\n{done.stderr[-2000:]}")
     return done.stdout

@@ -23,6 +23,8 @@ from bench.errors import BenchError
 HERE = Path(__file__).parent
 OURS = Path(sys.executable).parent
 THEIRS = HERE.parent / ".venv-flytekit" / "bin"
+# Nothing of the caller's Python settings: without bytecode files, say, every start would compile all it imports.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 _START_LIMIT = 60.0
 
 
@@ -69,7 +71,7 @@ def serving(service: Service) -> Iterator[Served]:
         raise BenchError(f"{command[0]} is not there; `make bench` installs it.")
     with tempfile.TemporaryFile() as log:
         begun = time.perf_counter()
-        process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=HERE, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             seconds = _wait_until_serving(process, port, begun)
             yield Served(port, seconds, process)
