@@ -214,7 +214,7 @@ def ports_in(log: Path, service: subprocess.Popen[bytes]) -> tuple[int, int]:
 
     def said() -> re.Match[str] | None:
         assert service.poll() is None, log.read_text()
-        return re.search(r"serving on port (\d+).*metrics_port=(\d+)", log.read_text())
+        return re.search(r'serving on port (\d+).*"metrics_port": (\d+)', log.read_text())
 
     found = until(said, log)
     return int(found[1]), int(found[2])
