@@ -101,8 +101,18 @@ def timeout_for(call: Call, limit: float) -> float:
 async def _guarded(coroutine: Any) -> Any:
     try:
         return await coroutine
-    except (SystemExit, KeyboardInterrupt) as exc:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
         raise AgentCrash(f"{type(exc).__name__} raised in the agent") from exc
+    except asyncio.CancelledError as exc:
+        if is_cancelled():
+            raise
+        raise AgentCrash("CancelledError raised in the agent") from exc
+
+
+def is_cancelled() -> bool:
+    """True if the task that runs now was told to stop: a `CancelledError` in it is then not the agent's own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _call_safely(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -23,11 +23,29 @@ async def iterate(start: Callable[[], Any], *, name: str) -> AsyncIterator[Any]:
     if inspect.iscoroutine(source):  # asyncio.iscoroutine takes a plain generator for one before Python 3.12
         source = await source
     if hasattr(source, "__aiter__"):
-        async for item in source:
+        async for item in _guarded(source):
             yield item
         return
     async for item in _from_thread(source, name):
         yield item
+
+
+async def _guarded(source: Any) -> AsyncIterator[Any]:
+    """The items of an async iterator; whatever it raises to end the process ends only this stream."""
+    iterator = aiter(source)
+    try:
+        while True:
+            try:
+                item = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            except (SystemExit, KeyboardInterrupt) as exc:
+                raise AgentCrash(f"{type(exc).__name__} raised in the agent") from exc
+            yield item
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def _from_thread(source: Any, name: str) -> AsyncIterator[Any]:
