@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from airside.model import Call, NotFound, Resource
+from airside.model import Call, Fail, NotFound, Resource
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.job import NEVER, Job
 from airside.server.latency import Latency
 from airside.server.schedule import Schedule
 from airside.server.tolerance import faulty, found, missing
+from airside.wire.status import failure
 
 log = logging.getLogger("airside.server")
 
@@ -117,6 +118,8 @@ class Refresher:
     async def _judge(self, job: Job, outcome: Resource | Exception, began: float) -> None:
         """Take what a refresh found; a job that went wrong is refreshed again by itself."""
         now = time.monotonic()
+        if isinstance(outcome, Fail):
+            outcome = failure(outcome)  # the agent says that asking again can never help
         try:
             if isinstance(outcome, Resource):
                 await self._take(job, found(job, outcome))
