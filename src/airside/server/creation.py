@@ -248,7 +248,7 @@ def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
         task_type=TaskType(template.type, template.task_type_version),
         key=key,
         output_prefix=request.output_prefix,
-        declared=pack_declared(outputs) if template.HasField("interface") else b"",
+        declared=pack_declared(outputs) if template.interface.HasField("outputs") else b"",
         meta=meta,
     )
 
