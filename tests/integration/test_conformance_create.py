@@ -115,16 +115,22 @@ async def test_s13_concurrent_creates_are_one_job(serve: Serve) -> None:
 
 
 async def test_s14_the_next_attempt_is_a_second_job(serve: Serve) -> None:
-    agent = ScriptedAgent(create=[b"job-1", b"job-2"], get=_RUNNING)
+    def get(meta: bytes) -> Resource:
+        cancelled = {call.meta for call in agent.calls("delete")}
+        return Resource(Phase.ABORTED) if meta in cancelled else _RUNNING
+
+    agent = ScriptedAgent(create=[b"job-1", b"job-2"], get=get)
     client = await serve(agent)
-    first = await client.create(prefix="/run/0", attempt=0)
-    second = await client.create(prefix="/run/1", attempt=1)
+    one, two = ("/run/0", "/run/1") if client.wire == "v1" else ("/run/1", "/run/2")  # as each engine numbers them
+    first = await client.create(prefix=one, attempt=0)
+    second = await client.create(prefix=two, attempt=1)
     assert first != second
     await client.get(second)
     assert agent.calls("get")[-1].meta == b"job-2"
     tasks = [call.task for call in agent.calls("create") if call.task]
     assert [task.execution.attempt for task in tasks] == [0, 1]
     assert tasks[0].key != tasks[1].key
+    assert {call.meta for call in agent.calls("delete")} == {b"job-1"}  # never two live jobs of one task
 
 
 async def test_s15_eight_mebibytes_of_inputs_arrive(serve: Serve) -> None:

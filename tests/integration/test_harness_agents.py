@@ -43,7 +43,7 @@ DONE = Resource(Phase.SUCCEEDED, outputs={"o0": 1})
 RUNNING = Resource(Phase.RUNNING, message="at work")
 
 
-# -- def or async def, with call or without -------------------------------------------------------------------------------
+# -- def or async def, with call or without ---------------------------------------------------------------------------
 
 
 class Plain(AsyncAgent[Job]):
@@ -202,7 +202,7 @@ async def test_logs_are_a_generator_of_either_kind(style: str, wire: Wire) -> No
         assert [line.message async for line in h.logs(job)] == ["0", "1", "2"]
 
 
-# -- open and close -------------------------------------------------------------------------------------------------------
+# -- open and close ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ async def test_an_agent_that_does_not_close_does_not_hold_up_the_stop() -> None:
     assert agent.threads
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("style", ["def", "async def"])
@@ -408,7 +408,7 @@ def raising(style: str, method: str, errors: BaseException | list[BaseException]
     return Def() if style == "def" else Coroutine()
 
 
-# -- hostile agents -------------------------------------------------------------------------------------------------------
+# -- hostile agents ---------------------------------------------------------------------------------------------------
 
 
 def endless(number: int = 0) -> int:
@@ -519,17 +519,34 @@ async def test_a_hung_thread_is_left_behind(wire: Wire) -> None:
             agent.released.set()
 
 
+class Patient(Stuck):
+    """Hangs for longer than any test takes, and counts the hung."""
+
+    call_timeout = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hung = 0
+
+    def get(self, job: Job) -> Resource:
+        self.hung += 1
+        return super().get(job)
+
+
 async def test_hung_gets_do_not_hold_up_creates(wire: Wire) -> None:
-    agent = Stuck()
+    agent = Patient()
     async with harness(agent, wire=wire) as h:
+        jobs = [await h.create(inputs={"name": f"slow {number}"}) for number in range(40)]
+        asked = [asyncio.create_task(h.get(job)) for job in jobs]
         try:
-            hung = [await h.create(inputs={"name": f"slow {number}"}) for number in range(40)]
-            await asyncio.gather(*map(h.get, hung))
-            began = time.monotonic()
-            await h.create(inputs={"name": "another"})
-            assert time.monotonic() - began < 0.5
+            async with asyncio.timeout(10):
+                while agent.hung < 16:
+                    await asyncio.sleep(0.005)
+                await h.create(inputs={"name": "another"})
+            assert not any(one.done() for one in asked)
         finally:
             agent.released.set()
+            await asyncio.gather(*asked)
 
 
 async def test_a_stop_does_not_wait_for_hung_threads() -> None:
@@ -543,7 +560,7 @@ async def test_a_stop_does_not_wait_for_hung_threads() -> None:
         agent.released.set()
 
 
-# -- garbage --------------------------------------------------------------------------------------------------------------
+# -- garbage ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("garbage", [None, 3, "job-1", {"id": "1"}, object()])

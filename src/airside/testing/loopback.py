@@ -188,8 +188,9 @@ class Harness:
     ) -> Job:
         """Start a job. Without a `task`, one is made of the other arguments, typed by the values of its inputs.
 
-        Without an `output_prefix` the job gets a folder of its own, gone after the test. Create twice with the
-        same one to repeat a create.
+        `outputs` declares the outputs, as Flyte would; without it they are taken as the agent returns them. Without an
+        `output_prefix` the job gets a folder of its own, gone after the test. Create twice with the same one to
+        repeat a create.
         """
         work = self.task(
             task=task,
@@ -275,6 +276,8 @@ class Harness:
         """The task that `create` sends for these arguments, without sending it."""
         described = assign(self.agent, inputs=inputs, **parts) if task is None else task
         template = write_template(described)
+        if task is None and parts.get("outputs") is None:
+            template.interface.ClearField("outputs")  # not said, so whatever the agent returns is shown
         prefix = self._new_prefix(attempt) if output_prefix is None else output_prefix
         return Task(
             type=described.type,

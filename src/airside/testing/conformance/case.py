@@ -6,7 +6,8 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -30,6 +31,10 @@ class CaseFailed(Exception):
 
 class NotApplicable(Exception):
     """The case cannot be tried on this service; the text says why."""
+
+
+class NotOver(NotApplicable):
+    """The job did not come to an end in the time given."""
 
 
 Trial = Callable[["Probe"], Awaitable[None]]
@@ -108,6 +113,8 @@ class Probe:
     exchanges: list[Exchange] = field(default_factory=list)
     made: dict[bytes, bool] = field(default_factory=dict)
     _finished: tuple[bytes, Any] | None = None
+    _not_over: NotOver | None = None
+    _told: list[Exchange] = field(default_factory=list)
     _seen: list[Any] = field(default_factory=list)
 
     @property
@@ -219,7 +226,7 @@ class Probe:
         return answer
 
     async def finish(self, handle: bytes) -> Any:
-        """The resource of a job once it is over; fails the case if it is not over in time."""
+        """The resource of a job once it is over; raises `NotOver` if it is not in time."""
         until = time.monotonic() + self.timeout
         while True:
             shown = len(self.exchanges)
@@ -228,25 +235,48 @@ class Probe:
             if is_over(answer.message.resource):
                 return answer.message.resource
             if time.monotonic() > until:
-                raise NotApplicable(f"the job was not over after {self.timeout:g} s; give it longer with a timeout")
+                raise NotOver(f"the job was not over after {self.timeout:g} s; give it longer with a timeout")
             del self.exchanges[shown:]
             await asyncio.sleep(_BETWEEN_POLLS)
 
     async def finished(self) -> tuple[bytes, Any]:
         """One job that has been run to its end, shared by the cases that only look: its handle and resource."""
-        if self._finished is None:
-            handle = await self.new_job()
+        if self._not_over is not None:
+            raise self._not_over  # waiting as long once more for each case would help nobody
+        if self._finished is not None:
+            self.exchanges.extend(self._told)
+            return self._finished
+        began = len(self.exchanges)
+        handle = await self.new_job()
+        try:
             self._finished = handle, await self.finish(handle)
+        except NotOver as exc:
+            self._not_over = exc
+            raise
+        self._told = self.exchanges[began:]
         return self._finished
 
     async def seen(self) -> Sequence[Any]:
-        """Every resource that GetTask has answered so far; at least those of one whole job."""
-        await self.finished()
+        """Every resource that GetTask has answered so far; at least those of one job."""
+        try:
+            await self.finished()
+        except NotOver:
+            if not self._seen:
+                raise
         return tuple(self._seen)
 
     def _needs_create(self) -> None:
         if self.specimen.is_sync and self.wire == "v1":
             self.skip("a sync agent is called by ExecuteTaskSync on Flyte 1")
+
+
+@contextmanager
+def never_over(why: str) -> Iterator[None]:
+    """Where a job must come to an end, fail the case if it does not."""
+    try:
+        yield
+    except NotOver as exc:
+        raise CaseFailed(f"{why}: {exc}") from exc
 
 
 def is_over(resource: Any) -> bool:

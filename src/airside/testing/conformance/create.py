@@ -63,11 +63,12 @@ async def joins_a_repeated_create(probe: Probe) -> None:
 
 async def creates_again_for_another_attempt(probe: Probe) -> None:
     """CreateTask for the next attempt, with its own output_prefix, gives a second job"""
-    prefix = probe.new_prefix().removesuffix("/0")
-    first = await probe.create(probe.create_request(prefix=f"{prefix}/0", attempt=0))
-    second = await probe.create(probe.create_request(prefix=f"{prefix}/1", attempt=1))
-    probe.expect_ok(first, "CreateTask of attempt 0")
-    probe.expect_ok(second, "CreateTask of attempt 1")
+    folder = probe.new_prefix().rpartition("/")[0]
+    one, two = (0, 1) if probe.wire == "v1" else (1, 2)  # how each engine numbers its prefixes
+    first = await probe.create(probe.create_request(prefix=f"{folder}/{one}", attempt=0))
+    second = await probe.create(probe.create_request(prefix=f"{folder}/{two}", attempt=1))
+    probe.expect_ok(first, "CreateTask of the first attempt")
+    probe.expect_ok(second, "CreateTask of the second attempt")
     differ = first.message.resource_meta != second.message.resource_meta
     probe.expect(differ, "both attempts have the same resource_meta")
 

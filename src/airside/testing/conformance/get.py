@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 
 from airside.model import Phase
-from airside.testing.conformance.case import Answer, Probe, cases, is_over
+from airside.testing.conformance.case import Answer, Probe, cases, never_over
 
+_AT_ONCE = 2.0  # seconds
 _LONG = 64 * 1024  # characters; Flyte keeps messages in etcd
 
 
@@ -121,7 +122,8 @@ async def answers_after_delete(probe: Probe) -> None:
     """GetTask after DeleteTask is OK and terminal"""
     handle = await probe.new_job()
     probe.expect_ok(await probe.delete(handle), "DeleteTask")
-    probe.expect(is_over(await probe.finish(handle)), "not terminal")
+    with never_over("GetTask goes on without a terminal phase"):
+        await probe.finish(handle)
 
 
 async def answers_many_at_once(probe: Probe) -> None:
@@ -133,7 +135,7 @@ async def answers_many_at_once(probe: Probe) -> None:
     for answer in answers:
         probe.expect_ok(answer, "GetTask")
     slowest = max(answer.seconds for answer in answers)
-    probe.expect(slowest < 2, f"the slowest took {slowest:.2f} s")
+    probe.expect(slowest < _AT_ONCE, f"the slowest took {slowest:.2f} s")
 
 
 async def _succeeded(probe: Probe) -> Any:

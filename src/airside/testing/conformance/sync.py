@@ -35,6 +35,8 @@ async def lets_the_client_go(probe: Probe) -> None:
     probe.expect_ok(answer, _METHOD)
     again = await _execute(probe, [_header(probe), _inputs(probe)])
     probe.expect_ok(again, "the next ExecuteTaskSync")
+    phase = Phase(_resource(probe, again).phase)
+    probe.expect(phase.is_terminal, f"the next ExecuteTaskSync answers {phase.name}")
     log = probe.service.log()
     probe.expect("Traceback" not in log, "the service logged a traceback")
 
