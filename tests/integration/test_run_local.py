@@ -336,11 +336,12 @@ async def test_progress_tells_each_change_once_with_links_and_without_secrets() 
     agent = Linked(RUNNING, RUNNING, Resource(Phase.RUNNING, message="s3cr3t-token used"), Resource(Phase.SUCCEEDED))
     news: list[Progress] = []
     outcome = await run_task(PLAIN, {}, adapt(agent), on_progress=news.append)
-    assert [(one.phase, one.message) for one in news] == [
-        (Phase.QUEUED, ""),
-        (Phase.RUNNING, ""),
-        (Phase.RUNNING, "*** used"),
-        (Phase.SUCCEEDED, ""),
+    assert [(one.phase, one.message, len(one.links)) for one in news] == [
+        (Phase.QUEUED, "", 0),
+        (Phase.QUEUED, "", 1),
+        (Phase.RUNNING, "", 1),
+        (Phase.RUNNING, "*** used", 1),
+        (Phase.SUCCEEDED, "", 1),
     ]
     assert [link.uri for link in outcome.links] == ["https://example.org/job-1"]
     assert [one.elapsed for one in news] == sorted(one.elapsed for one in news)
@@ -453,6 +454,25 @@ async def test_a_job_that_cannot_be_cancelled_is_said_to_live(monkeypatch: pytes
     outcome = await task
     assert (outcome.phase, outcome.job_may_live, outcome.handle) == (Phase.ABORTED, True, '{"id":"job-1"}')
     assert outcome.message == "The job could not be cancelled and may still run: OSError: no route"
+
+
+async def test_no_attempt_begins_while_the_job_of_the_last_one_may_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airside.engine.local.CANCEL_PATIENCE", 0.05)
+    agent = Jobs(RUNNING)
+    agent.deletes = [OSError("no route")] * 50
+    outcome = await run_task(PLAIN, {}, adapt(agent), timeout=0.05, retries=3)
+    assert (outcome.code, outcome.attempts, outcome.job_may_live) == ("TimeoutExpired", 1, True)
+
+
+async def test_links_that_raise_harm_nobody() -> None:
+    class Unlinked(Jobs):
+        def links(self, job: Job) -> Sequence[LogLink]:
+            raise KeyError("region")
+
+    news: list[Progress] = []
+    outcome = await run_task(PLAIN, {}, adapt(Unlinked(RUNNING, Resource(Phase.SUCCEEDED))), on_progress=news.append)
+    assert outcome.phase is Phase.SUCCEEDED
+    assert "the agent's links cannot be shown (KeyError: 'region')" in [one.note for one in news]
 
 
 async def test_leaving_returns_at_once_and_leaves_the_job_alone() -> None:

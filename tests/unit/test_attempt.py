@@ -121,7 +121,8 @@ def test_how_a_create_that_raised_ends_the_attempt(error: Exception, phase: Phas
 
 def test_only_a_retryable_failure_is_tried_again_and_only_so_often() -> None:
     retryable = Resource(Phase.RETRYABLE_FAILED)
-    assert goes_on(retryable, 0, 1)
-    assert not goes_on(retryable, 1, 1)
-    assert not goes_on(Resource(Phase.FAILED), 0, 1)
-    assert not goes_on(Resource(Phase.SUCCEEDED), 0, 1)
+    assert goes_on(End(retryable), 0, 1)
+    assert not goes_on(End(retryable), 1, 1)
+    assert not goes_on(End(retryable, job_may_live=True), 0, 1)
+    assert not goes_on(End(Resource(Phase.FAILED)), 0, 1)
+    assert not goes_on(End(Resource(Phase.SUCCEEDED)), 0, 1)

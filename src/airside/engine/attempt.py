@@ -120,9 +120,9 @@ def told(error: Exception) -> str:
     return sentence(error)
 
 
-def goes_on(resource: Resource, attempt: int, retries: int) -> bool:
-    """True if another attempt follows this one. Attempts count from 0."""
-    return resource.phase.is_retryable and attempt < retries
+def goes_on(end: End, attempt: int, retries: int) -> bool:
+    """True if another attempt follows this one: never while the job of this one may live. Attempts count from 0."""
+    return end.resource.phase.is_retryable and not end.job_may_live and attempt < retries
 
 
 def _missed(watch: Watch, error: NotFound, now: float) -> tuple[Watch, Step]:

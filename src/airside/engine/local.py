@@ -19,7 +19,7 @@ from airside.engine.outputs import settle
 from airside.engine.progress import Outcome, Progress
 from airside.engine.rundir import RunDir, new_run
 from airside.engine.submission import Submission
-from airside.model import AirsideError, Call, NotFound, Phase, PluginError, Resource, Task, TaskTemplate
+from airside.model import AirsideError, Call, LogLink, NotFound, Phase, PluginError, Resource, Task, TaskTemplate
 from airside.model.redaction import redact
 from airside.sdk.agent import Agent
 
@@ -104,7 +104,7 @@ class LocalRun:
         await asyncio.to_thread(self.submission.write_inputs, self.folder)
         while True:
             end = await self._one_attempt()
-            if self._stop.is_set() or not goes_on(end.resource, self._attempt, self.retries):
+            if self._stop.is_set() or not goes_on(end, self._attempt, self.retries):
                 return self._outcome(end.resource, job_may_live=end.job_may_live)
             wait = backoff(self._attempt + 1, end.error)
             text = end.resource.message or end.resource.code
@@ -148,9 +148,9 @@ class LocalRun:
         try:
             meta = await self.agent.create(task, call)
         except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the run
-            await self._undo_lost(task, exc)
-            return End(refused(exc), error=exc)
+            return End(refused(exc), error=exc, job_may_live=not await self._undo_lost(task, exc))
         self._handle = meta
+        self._learn(replace(self._known, links=self._links(meta)))
         watch = Watch(since=time.monotonic())
         while True:
             if self._stop.is_set():
@@ -176,10 +176,17 @@ class LocalRun:
                 self._tell(note=f"the agent cannot say ({step.note}); asking again")
             return watch, step
         if not resource.links:
-            resource = replace(resource, links=tuple(self.agent.links(meta)))
+            resource = replace(resource, links=self._links(meta))
         watch, step = answered(watch, resource, settings)
         self._learn(watch.resource)
         return watch, step
+
+    def _links(self, meta: bytes) -> tuple[LogLink, ...]:
+        try:
+            return tuple(self.agent.links(meta))
+        except Exception as exc:  # noqa: BLE001 - a job without links runs all the same
+            self._tell(note=f"the agent's links cannot be shown ({told(exc)})")
+            return ()
 
     async def _ended(self, task: Task, meta: bytes, end: End) -> End:
         """Cancel a job that was given up, and let one go that asks for it, when its attempt ends."""
@@ -238,19 +245,24 @@ class LocalRun:
             await asyncio.sleep(min(self.agent.settings.poll_interval, 0.05 * 1.5 ** min(polls, 20)))
         return None
 
-    async def _undo_lost(self, task: Task, error: Exception) -> None:
-        """A create that failed late may have made a job; if the agent can look it up, cancel it."""
+    async def _undo_lost(self, task: Task, error: Exception) -> bool:
+        """A create that failed late may have made a job; if the agent can look it up, cancel it.
+
+        False if there is one and it could not be cancelled.
+        """
         if "find" not in self.agent.supports:
-            return
+            return True
         call = self._call(task, None, self.agent.settings.call_timeout)
         try:
             meta = await self.agent.find(task, task.key, call)
         except Exception as exc:  # noqa: BLE001 - the create's own error is what matters
             self._tell(note=f"a job that the failed create may have made could not be looked for ({told(exc)})")
-            return
-        if meta is not None:
-            self._tell(note=f"create failed ({told(error)}) but had made a job; cancelling it")
-            await self._delete(task, meta, patience=self.agent.settings.call_timeout)
+            return True
+        if meta is None:
+            return True
+        self._handle = meta
+        self._tell(note=f"create failed ({told(error)}) but had made a job; cancelling it")
+        return not await self._delete(task, meta, patience=self.agent.settings.call_timeout)
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
