@@ -92,7 +92,7 @@ class Jobs(AsyncAgent[Job]):
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return answer(self.tasks[-1]) if callable(answer) else answer
+        return await asyncio.to_thread(answer, self.tasks[-1]) if callable(answer) else answer
 
     def delete(self, job: Job) -> None:
         if self.deletes:
@@ -534,6 +534,7 @@ def test_run_returns_the_outputs_by_name() -> None:
     assert run(SYNC, agents=[Adder()], a=0) == {"o0": 1.0}
 
 
+@pytest.mark.may_block  # `run` blocks whoever calls it
 async def test_run_works_inside_a_running_loop_and_so_does_arun() -> None:
     assert run(SYNC, agents=[Adder()], a=0) == {"o0": 1.0}
     assert await arun(SYNC, agents=[Adder()], a=0) == {"o0": 1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -79,7 +80,7 @@ async def _run(
 
         agent: Agent = RemoteAgent(endpoint, task_type=task.type)
     else:
-        agent = adapt(find_agent(task.type, agents), ADAPTERS)
+        agent = adapt(await asyncio.to_thread(find_agent, task.type, agents), ADAPTERS)
     local = LocalRun(task, inputs, agent)
     async with opened(agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")):
         return outputs_of(task, await local.finish())

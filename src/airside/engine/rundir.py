@@ -29,6 +29,16 @@ class RunDir:
         """The URI of the serialised inputs."""
         return f"{self.root}/inputs.pb"
 
+    def make(self) -> None:
+        """Make the folder. Blocks. Raises `UsageError` if it cannot be written."""
+        root = Path(self.root)
+        try:
+            root.mkdir(parents=True, mode=0o700)  # inputs may be private
+        except OSError as exc:
+            raise UsageError(
+                f"{root.parent} cannot be written ({exc.strerror}); set {VARIABLE} to another folder."
+            ) from exc
+
     def output_prefix(self, attempt: int) -> str:
         """Where the outputs of an attempt go; attempts count from 0."""
         return f"{self.root}/{attempt}"
@@ -47,13 +57,6 @@ def state_dir(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def new_run(state: Path | None = None) -> RunDir:
-    """Make the folder of a new run; its id is random. Raises `UsageError` if the state folder cannot be written."""
+    """The folder of a new run, whose id is random. It is not made yet."""
     run_id = secrets.token_hex(8)
-    root = (state or state_dir()) / "runs" / run_id
-    try:
-        root.mkdir(parents=True, mode=0o700)  # inputs may be private
-    except OSError as exc:
-        raise UsageError(
-            f"{root.parent} cannot be written ({exc.strerror}); set {VARIABLE} to another folder."
-        ) from exc
-    return RunDir(run_id, str(root))
+    return RunDir(run_id, str((state or state_dir()) / "runs" / run_id))

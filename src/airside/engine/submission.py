@@ -32,7 +32,8 @@ class Submission:
         self._values = LiteralValues(self._inputs, declared, where="inputs", fetch=storage.read)
 
     def write_inputs(self, folder: RunDir) -> None:
-        """Write `inputs.pb`. Blocks. Raises `UsageError` if the run's folder takes no files."""
+        """Make the run's folder and write `inputs.pb`. Blocks. Raises `UsageError` if it takes no files."""
+        folder.make()
         try:
             storage.write(folder.inputs, self._inputs)
         except Retry as exc:
