@@ -88,6 +88,7 @@ def test_an_agent_that_breaks_it_fails_with_what_was_said(capsys: pytest.Capture
     [
         (["greeter.py:Nobody"], "Error: greeter.py has no 'Nobody' (agents there: Greeter, Broken)."),
         (["greeter"], "Error: 'greeter' does not name an agent; write module:Class or path/file.py:Class."),
+        (["localhost:8000"], "Error: localhost:8000 is an address; TARGET is an agent's class: module:Class"),
         (["gone.py:X"], "Error: There is no file gone.py."),
         (["greeter.py:Greeter", "--only", "S99"], "Error: There is no case S99 (cases: S02"),
         (["greeter.py:Greeter", "--task", "greet"], "Error: --task greet: write FILE:TASK, as in tasks.py:my_task"),

@@ -56,6 +56,8 @@ def check(
     from airside.testing import check_agent
     from airside.testing.client import WIRES
 
+    if target.rpartition(":")[2].isdigit():
+        raise UsageError(f"{target} is an address; TARGET is an agent's class: module:Class or path/file.py:Class.")
     task = _task(task_name)
     report = check_agent(
         target,
