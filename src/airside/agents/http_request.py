@@ -69,7 +69,7 @@ def prepare(task: Task, credentials: Credentials, destinations: Destinations) ->
     parts = _checked_parts(url)
     host, port = parts[0], parts[1]
     for name in named:
-        _check_credential(name, credentials, destinations, host, encrypted=url.lower().startswith("https:"))
+        _check_credential(name, credentials, destinations, host, encrypted=_is_encrypted(url))
     content, kind = _content(config, task, others, method)
     if kind and "content-type" not in {name.lower() for name, _ in headers}:
         headers.append(("Content-Type", kind))
@@ -166,7 +166,11 @@ def _checked_parts(url: str) -> tuple[str, int]:
 
 
 def _port(url: str) -> int:
-    return 443 if url.lower().startswith("https:") else 80
+    return 443 if _is_encrypted(url) else 80
+
+
+def _is_encrypted(url: str) -> bool:
+    return url.lower().startswith("https:")
 
 
 def _headers(

@@ -122,12 +122,14 @@ class WebhookAgent(SyncAgent):
             raise MissingExtra("webhook", "The webhook agent")
         self._options = options
         self._destinations = Destinations(options.hosts, options.private_hosts)
-        self._tls = await asyncio.to_thread(_tls_context)
+        self._tls: ssl.SSLContext | None = None  # made for the first request: the library takes a while to load
 
     async def do(self, task: Task) -> Resource:
         clock = asyncio.get_running_loop().time
         until = clock() + 0.9 * self.create_timeout
         request = await asyncio.to_thread(prepare, task, self._options.credentials, self._destinations)
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(_tls_context)
         for attempt in range(request.retries + 1):
             resource, asked = await self._try(request, task)
             delay = max(asked, request.backoff * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
@@ -177,7 +179,7 @@ class WebhookAgent(SyncAgent):
             url = httpx2.URL(request.url).copy_with(host=address, port=request.port)
         except httpx2.InvalidURL as exc:
             raise Fail("config.url: not a valid address.") from exc
-        transport = httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False)
+        transport = httpx2.AsyncHTTPTransport(verify=self._tls or True, trust_env=False)
         patience = httpx2.Timeout(request.timeout, connect=min(request.timeout, _CONNECT_TIMEOUT))
         async with httpx2.AsyncClient(transport=transport, trust_env=False, timeout=patience) as client:
             message = client.build_request(
