@@ -28,8 +28,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran(BIN / "airside", "new", "my-warehouse", cwd=folder)
     package = folder / "my-warehouse"
     ran(BIN / "uv", "venv", "--quiet", "--python", sys.executable, ".venv", cwd=package)
-    install = ("pip", "install", "--quiet", "--python", ".venv/bin/python")
-    ran(BIN / "uv", *install, "--editable", f"{ROOT}[cli,testing]", "--editable", ".[test]", cwd=package)
+    install = ("pip", "install", "--quiet", "--python", ".venv/bin/python")  # what `make install` does, sooner
+    ran(BIN / "uv", *install, "--editable", str(ROOT), "--editable", ".[test]", cwd=package)
     return package
 
 
@@ -42,8 +42,10 @@ def test_it_passes_strict_types_lint_and_format(package: Path) -> None:
 
 
 def test_its_tests_pass(package: Path) -> None:
-    said = ran(".venv/bin/python", "-m", "pytest", "-q", cwd=package)
-    assert "13 passed" in said
+    assert "13 passed" in ran(".venv/bin/python", "-m", "pytest", "-q", cwd=package)
+    assert "python -m pip install --quiet --editable '.[test]'\npython -m pytest" in ran(
+        "make", "-n", "test", cwd=package
+    )
 
 
 def test_it_is_found_and_runs_a_task(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

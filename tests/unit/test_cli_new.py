@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_file_is_filled_in_and_python_parses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["new", "my-warehouse"]) == 0
-    assert "cd my-warehouse && make test" in capsys.readouterr().out
+    assert "cd my-warehouse && pip install --editable '.[test]' && pytest" in capsys.readouterr().out
     written = [path for path in (folder / "my-warehouse").rglob("*") if path.is_file()]
     names = {str(path.relative_to(folder / "my-warehouse")) for path in written}
     assert {"pyproject.toml", "README.md", "Makefile", "tasks.py", "src/my_warehouse/agent.py"} <= names

@@ -44,7 +44,8 @@ def new(name: str, directory: str | None) -> None:
     target = Path(directory or name)
     write_package(target, places)
     click.echo(f"Wrote {target}/, an agent for the task type {places['module']!r}.")
-    click.echo(f"Next: cd {target} && make test    (then read README.md: running a task, serving the agent)")
+    click.echo(f"Next: cd {target} && pip install --editable '.[test]' && pytest")
+    click.echo("Then read its README.md: how to run a task, to serve the agent, and what to change first.")
 
 
 def places_for(name: str) -> dict[str, str]:
