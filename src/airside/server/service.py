@@ -226,6 +226,8 @@ class Service:
     ) -> AsyncIterator[LogLine]:
         """The job's log lines, as they come."""
         handle, agent = self._offering("logs", data, named)
+        if handle.kind is not Kind.JOB:  # no job was made, or none is known by this handle yet
+            return
         async for line in agent.logs(handle.meta, after=after, limit=limit, call=_call(handle, connection, None)):
             yield line
 
@@ -243,7 +245,9 @@ class Service:
         """The job's metrics; raises `NoData` if there are none in the range."""
         handle, agent = self._offering("metrics", data, named)
         call = _call(handle, connection, None)
-        found = await agent.metrics(handle.meta, queries=queries, start=start, end=end, step=step, call=call)
+        found: Sequence[Metric] = ()
+        if handle.kind is Kind.JOB:
+            found = await agent.metrics(handle.meta, queries=queries, start=start, end=end, step=step, call=call)
         if not found:
             raise NoData(f"Agent {agent.name} has no metrics between {start.isoformat()} and {end.isoformat()}.")
         return found
