@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
-from blockbuster import blockbuster_ctx
 
 from airside.model import Call, Interface, LogLine, Phase, Resource, Task, TaskTemplate
 from airside.sdk.adapt import adapt
@@ -96,12 +95,6 @@ class Driver:
 
 
 Open = Callable[..., Awaitable[Driver]]
-
-
-@pytest.fixture(autouse=True)
-def nothing_blocks_the_loop() -> Iterator[None]:
-    with blockbuster_ctx("airside"):
-        yield
 
 
 @pytest.fixture
