@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from airside.model import Call, Phase, Resource
+from airside.model import Call, LogLink, Phase, Resource
 from airside.sdk.agent import Agent
-from airside.server.handle import Handle
+from airside.server.handle import Handle, Kind
+
+log = logging.getLogger("airside.server")
 
 YOUNG = 60.0
 """Seconds for which a job is young: nothing known of it means QUEUED, and a backend that lists late is not believed."""
@@ -25,6 +28,7 @@ class Job:
     agent: Agent
     call: Call
     resource: Resource
+    links: tuple[LogLink, ...] = ()
     answer: bytes = b""
     fresh_at: float = float("-inf")
     refresh: asyncio.Future[None] | None = None
@@ -63,11 +67,29 @@ MAX_POLL_AFTER = 300.0
 
 def watched(identity: bytes, handle: Handle, agent: Agent, call: Call) -> Job:
     """A job of which nothing is known yet."""
-    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED))
+    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), _links(agent, handle))
     job.resource = nothing_known(job)
     return job
 
 
 def nothing_known(job: Job) -> Resource:
     """QUEUED in the handle's first minute, else RUNNING."""
-    return Resource(Phase.QUEUED if job.is_young else Phase.RUNNING)
+    return Resource(Phase.QUEUED if job.is_young else Phase.RUNNING, links=job.links)
+
+
+def linked(job: Job, resource: Resource) -> Resource:
+    """The resource with the job's own links added: Flyte shows only those of a phase's first answer."""
+    if not job.links:
+        return resource
+    return replace(resource, links=tuple(dict.fromkeys((*resource.links, *job.links))))
+
+
+def _links(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
+    """The links that the agent makes without its backend; one that fails makes none."""
+    if "links" not in agent.supports or handle.kind is not Kind.JOB:
+        return ()
+    try:
+        return tuple(agent.links(handle.meta))
+    except Exception:  # links are a courtesy
+        log.exception("links failed", extra={"agent": agent.name, "key": handle.key})
+        return ()

@@ -12,7 +12,7 @@ from airside.model import Call, Phase, Resource
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle
-from airside.server.job import Job, nothing_known, watched
+from airside.server.job import Job, linked, nothing_known, watched
 from airside.server.refresh import Refresher, call_for_refresh
 from airside.server.settings import ServerSettings
 
@@ -73,7 +73,7 @@ class Watch:
         """Take `resource` for the truth about a job from now on. What we cancelled stays cancelled."""
         if job.deleted and not resource.phase.is_success:
             resource = Resource(Phase.ABORTED, message="cancelled on request", links=resource.links)
-        job.resource, job.answer = await self._serialise(job, resource)
+        job.resource, job.answer = await self._serialise(job, linked(job, resource))
         job.fresh_at = time.monotonic()
 
     async def close(self) -> None:

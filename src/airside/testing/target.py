@@ -27,7 +27,7 @@ def find_agent(target: object) -> Factory:
     Raises `UsageError` if there is no such thing, `PluginError` if it is no agent.
 
     >>> find_agent("airside.agents.echo:EchoAgent")().name
-    'EchoAgent'
+    'echo'
     >>> find_agent("airside.agents.echo:Nobody")
     Traceback (most recent call last):
     airside.model.errors.UsageError: airside.agents.echo has no 'Nobody' (agents there: EchoAgent).
