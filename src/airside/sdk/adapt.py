@@ -39,13 +39,19 @@ def adapt(agent: object, adapters: Sequence[Adapter] = ()) -> Agent:
 
 
 def adapt_all(registry: Registry, entries: Iterable[Registration], adapters: Sequence[Adapter] = ()) -> list[Agent]:
-    """The raw protocol of each registered agent. One that cannot be adapted is kept in `registry.broken`."""
+    """The raw protocol of each registered agent, for the task types that it has in the registry.
+
+    One that cannot be adapted is kept in `registry.broken`.
+    """
     adapted = []
     for entry in entries:
         try:
-            adapted.append(adapt(entry.agent, adapters))
+            agent = adapt(entry.agent, adapters)
         except PluginError as exc:
             registry.add_broken(entry.source, str(exc))
+        else:
+            agent.task_types = entry.task_types  # fewer than it declares, if another agent took some over
+            adapted.append(agent)
     return adapted
 
 
