@@ -12,6 +12,7 @@ import pytest
 
 from airside import AsyncAgent, PluginError, Registry, Resource, SyncAgent, Task
 from airside.model import Phase
+from airside.sdk.adapt import adapt_all
 from airside.testing.client import RawClient, refused
 from airside.testing.scripted import ScriptedAgent, hang
 
@@ -88,6 +89,18 @@ def test_s05_a_type_registered_twice_is_refused() -> None:
     registry.register(Adder())
     with pytest.raises(PluginError, match=r"add is already served by Adder .*Subtracter .*override=True"):
         registry.register(Subtracter())
+
+
+async def test_s05_an_override_takes_the_type_over(serve: Serve) -> None:
+    registry = Registry()
+    old, new = ScriptedAgent("old", ["query", "load"]), ScriptedAgent("new", ["query"])
+    registry.register(old)
+    registry.register(new, override=True)
+    client = await serve(*adapt_all(registry, registry))
+    announced = {entry.name: [one.name for one in entry.supported_task_categories] for entry in await client.list()}
+    assert announced == {"old": ["load"], "new": ["query"]}
+    await client.create("query")
+    assert (len(old.calls("create")), len(new.calls("create"))) == (0, 1)
 
 
 async def test_s05_a_service_refuses_two_agents_of_one_type(serve: Serve) -> None:

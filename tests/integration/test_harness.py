@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ from airside import (
 )
 from airside.model import Phase
 from airside.testing import BlockingHarness, ScriptedAgent, blocking_harness, hang, harness
-from airside.testing.client import Wire
+from airside.testing.client import RawClient, Wire
 
 
 @dataclass(frozen=True)
@@ -244,33 +247,28 @@ async def test_a_restart_keeps_jobs_and_makes_a_class_anew(wire: Wire) -> None:
         assert dict((await h.finish(job)).outputs or {}) == {"x": 3, "made_by": os.getpid()}
 
 
-async def test_a_service_that_was_killed_comes_back_to_its_jobs(wire: Wire) -> None:
-    async with harness(FileJobs, wire=wire, process=True, options={"greeting": "from a child"}) as h:
+async def test_a_service_that_was_killed_comes_back_to_its_jobs() -> None:
+    options = {"greeting": "from a child"}
+    async with harness(FileJobs, wire="v1", process=True, options=options) as h:
         job = await h.create(inputs={"x": 3}, outputs=kwtypes(x=int, made_by=int))
         child = h.pid
         assert child != os.getpid()
         assert (await h.get(job)).message == "from a child"
-        await h.kill()
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
-        await h.restart()
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(Retry, match=r"No agent service answers|reset|closed"):
+            await h.get(job)
+        await h.restart(kill=True)
         assert h.pid not in (child, os.getpid())
         assert (await h.get(job)).phase is Phase.RUNNING
         end(file_of(job))
         assert dict((await h.finish(job)).outputs or {}) == {"x": 3, "made_by": child}
+        other = await RawClient(h.channel, "v2").get(job.handle, "file_job")  # a handle belongs to no family
+        assert other.phase == Phase.SUCCEEDED
         last = h.pid
-    with pytest.raises(ProcessLookupError):
-        os.kill(last, 0)
-
-
-async def test_a_killed_service_does_not_answer() -> None:
-    async with harness(FileJobs, process=True) as h:
-        job = await h.create()
-        os.kill(h.pid, signal.SIGKILL)
-        with pytest.raises(Retry, match=r"No agent service answers|reset|closed"):
-            await h.get(job)
-        await h.restart(kill=True)
-        assert (await h.get(job)).phase is Phase.RUNNING
+        await h.kill()
+    for pid in (child, last):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 async def test_only_a_child_can_be_killed() -> None:
@@ -337,6 +335,17 @@ class ShutDoor(FileJobs):
         raise ConnectionError("no route to host")
 
 
+async def test_two_harnesses_leave_the_log_level_as_it_was() -> None:
+    logger = logging.getLogger("airside")
+    before = logger.level
+    one, two = harness(FileJobs()), harness(FileJobs())
+    await one.__aenter__()
+    await two.__aenter__()
+    await one.__aexit__(None, None, None)
+    await two.__aexit__(None, None, None)
+    assert logger.level == before
+
+
 # -- the blocking twin ------------------------------------------------------------------------------------------------
 
 
@@ -373,6 +382,17 @@ def test_the_fixture_serves_agents_on_each_family(
 @pytest.mark.parametrize("agent_wire", ["v2"])
 def test_the_fixture_can_be_held_to_one_family(agent_harness: Callable[..., BlockingHarness]) -> None:
     assert agent_harness(FileJobs()).inner.wire == "v2"
+
+
+def test_the_plugin_loads_nothing_heavy() -> None:
+    """Every pytest run on a machine with Airside loads it, also those that have nothing to do with Airside."""
+    script = """if True:
+        import sys, airside.testing.plugin
+        heavy = {"grpc", "google.protobuf", "flyteidl", "flyteidl2", "click", "airside.server"} & set(sys.modules)
+        print(sorted(heavy))
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # -- the scripted agent -----------------------------------------------------------------------------------------------

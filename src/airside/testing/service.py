@@ -211,14 +211,19 @@ class Records(logging.Handler):
 
     def attach(self) -> None:
         """Begin to listen."""
-        self._level = self._logger.level
+        others = self._others()
+        self._level = others[0]._level if others else self._logger.level
         self._logger.setLevel(logging.DEBUG)
         self._logger.addHandler(self)
 
     def detach(self) -> None:
-        """Listen no more."""
+        """Listen no more; the last one to go leaves the logger's level as the first one found it."""
         self._logger.removeHandler(self)
-        self._logger.setLevel(self._level)
+        if not self._others():
+            self._logger.setLevel(self._level)
+
+    def _others(self) -> list[Records]:
+        return [handler for handler in self._logger.handlers if isinstance(handler, Records)]
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
