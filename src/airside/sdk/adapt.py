@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
-from airside.sdk.invoke import Invoker, accepts, timeout_for
+from airside.sdk.invoke import Invoker, accepts, takes_argument, timeout_for
 from airside.sdk.metadata import codec_for
+from airside.sdk.options import types_of
 from airside.sdk.registry import Registration, Registry
 from airside.sdk.stream import iterate
 
@@ -64,13 +66,21 @@ class Face(Agent):
         self.task_types = task_types_of(author)
         self.settings = settings_of(author)
         self.options_type = getattr(author, "Options", None)
+        if dataclasses.is_dataclass(self.options_type):
+            self._check_options(self.options_type)
         self.invoker = Invoker(self.name)
         self._takes_call: dict[str, bool] = {}
+
+    def _check_options(self, cls: type[Any]) -> None:
+        try:
+            types_of(cls)
+        except PluginError as exc:
+            raise PluginError(f"Agent {self.name}: {exc}") from None
 
     async def open(self, options: Any) -> None:
         method = getattr(self.author, "open", None)
         if method is not None:
-            arguments = (options,) if accepts(method, "options") else ()
+            arguments = (options,) if takes_argument(method) else ()
             await self.invoker.invoke(method, *arguments, timeout=self.settings.create_timeout, lane="control")
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import typing
 from collections.abc import Iterable
 from dataclasses import fields
@@ -65,16 +66,35 @@ def check(agent: object) -> None:
 
 
 def metadata_type_of(agent: AsyncAgent[Any]) -> Any:
-    """The `M` of `AsyncAgent[M]`."""
-    for cls in type(agent).__mro__:
-        for generic in getattr(cls, "__orig_bases__", ()):
-            if typing.get_origin(generic) is AsyncAgent:
-                metadata_type = typing.get_args(generic)[0]
-                if not isinstance(metadata_type, typing.TypeVar):
-                    return metadata_type
+    """The `M` of `AsyncAgent[M]`, also through generic classes in between."""
+    metadata_type = _argument_of(type(agent))
+    if metadata_type is not None and not isinstance(metadata_type, typing.TypeVar):
+        return metadata_type
     raise PluginError(
         f"Agent {name_of(agent)} does not say what its job metadata is; write AsyncAgent[Job] with a dataclass Job."
     )
+
+
+def _argument_of(cls: type[Any]) -> Any:
+    """What a class puts in for `M`: a type, a type variable of its own, or None if it does not say."""
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin, arguments = typing.get_origin(base) or base, typing.get_args(base)
+        if origin is AsyncAgent:
+            return _resolved(arguments[0], cls) if arguments else None
+        if isinstance(origin, type) and issubclass(origin, AsyncAgent):
+            inner = _argument_of(origin)
+            if isinstance(inner, typing.TypeVar) and arguments:
+                parameters: tuple[Any, ...] = getattr(origin, "__parameters__", ())
+                return _resolved(arguments[parameters.index(inner)], cls)
+            return inner
+    return None
+
+
+def _resolved(argument: Any, cls: type[Any]) -> Any:
+    """A type that was written as a string, looked up in the module of its class."""
+    if isinstance(argument, typing.ForwardRef):
+        return vars(sys.modules[cls.__module__]).get(argument.__forward_arg__)
+    return argument
 
 
 def _task_type(entry: Any, agent: object) -> TaskType:

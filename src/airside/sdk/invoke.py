@@ -93,6 +93,16 @@ def accepts(method: Callable[..., Any], name: str) -> bool:
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
+def takes_argument(method: Callable[..., Any]) -> bool:
+    """True if the method takes an argument by position.
+
+    >>> takes_argument(lambda options: None), takes_argument(lambda: None)
+    (True, False)
+    """
+    parameters = inspect.signature(method).parameters.values()
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+
+
 def timeout_for(call: Call, limit: float) -> float:
     """Seconds that a call may take: the agent's own limit, less if the caller's deadline comes first."""
     return limit if call.deadline is None else min(limit, max(0.0, call.deadline - time.monotonic()))

@@ -11,7 +11,7 @@ import enum
 import json
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -41,27 +41,61 @@ class MetadataCodec(Generic[M]):
 
 
 def codec_for(cls: Any) -> MetadataCodec[Any]:
-    """The codec of a metadata class: a dataclass, a pydantic model, a msgspec struct, `str`, `dict` or `bytes`.
+    """The codec of a metadata class: a dataclass, pydantic model, msgspec struct, NamedTuple, TypedDict, or `bytes`,
+    `str`, `int`, `list` or `dict`.
 
-    Raises `PluginError` for a class that is not JSON, naming the field.
+    `encode` raises `TypeError` for what is not of the class. Raises `PluginError` for a class that is not JSON,
+    naming the field.
     """
+    cls = getattr(cls, "__supertype__", cls)  # NewType
+    codec, kind = _codec(cls)
+
+    def encode(job: Any) -> bytes:
+        if not isinstance(job, kind):
+            raise TypeError(f"expected {_name(cls)}")
+        return codec.encode(job)
+
+    return MetadataCodec(encode, codec.decode)
+
+
+def _codec(cls: Any) -> tuple[MetadataCodec[Any], type[Any]]:
+    """The codec, and the class of what it encodes."""
+    plain = typing.get_origin(cls) or cls
     if cls is bytes:
-        return MetadataCodec(bytes, bytes)
-    if cls is str or cls is dict or typing.get_origin(cls) is dict:
-        return MetadataCodec(_dumps, json.loads)
-    if dataclasses.is_dataclass(cls):
-        read = _reader(cls, _name(cls))
-        return MetadataCodec(_encode_dataclass, lambda data: read(json.loads(data)))
+        return MetadataCodec(bytes, bytes), bytes
+    if plain in (str, int, dict, list):
+        return MetadataCodec(_dumps, _loads_as(cls)), plain
+    if dataclasses.is_dataclass(cls) and isinstance(cls, type):
+        return MetadataCodec(_encode_dataclass, _loads_as(cls)), cls
     if hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump_json"):
-        return MetadataCodec(lambda job: job.model_dump_json().encode(), cls.model_validate_json)
+        return MetadataCodec(lambda job: job.model_dump_json().encode(), cls.model_validate_json), cls
     if hasattr(cls, "__struct_fields__"):
         import msgspec
 
-        return MetadataCodec(msgspec.json.encode, partial(msgspec.json.decode, type=cls))
+        return MetadataCodec(msgspec.json.encode, partial(msgspec.json.decode, type=cls)), cls
+    if _is_named_tuple(cls):
+        read = _record_reader(cls, cls._fields, _name(cls))
+        return MetadataCodec(lambda job: _dumps(job._asdict()), lambda data: read(json.loads(data))), cls
+    if typing.is_typeddict(cls):
+        return MetadataCodec(_dumps, _loads_as(cls)), dict
     raise PluginError(
         f"Job metadata {_name(cls)} must be a dataclass, a pydantic model, a msgspec struct, "
         "or a str or dict of JSON values."
     )
+
+
+def _loads_as(cls: Any) -> Callable[[bytes], Any]:
+    try:
+        read = _reader(cls, _name(cls))
+    except RecursionError:
+        raise PluginError(
+            f"Job metadata {_name(cls)} contains itself; keep what finds the job, as a flat class."
+        ) from None
+    return lambda data: read(json.loads(data))
+
+
+def _is_named_tuple(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")
 
 
 def _dumps(value: Any) -> bytes:
@@ -95,8 +129,12 @@ def _reader(annotation: Any, path: str) -> Reader:
     """A function that makes a value of `annotation` out of parsed JSON."""
     if annotation in (Any, str, int, float, bool, None, type(None), list, dict, object):
         return _same
-    if dataclasses.is_dataclass(annotation):
-        return _dataclass_reader(annotation, path)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return _record_reader(annotation, [one.name for one in dataclasses.fields(annotation) if one.init], path)
+    if typing.is_typeddict(annotation):
+        return _record_reader(annotation, annotation.__annotations__, path)
+    if hasattr(annotation, "__supertype__"):
+        return _reader(annotation.__supertype__, path)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return annotation
     if annotation is datetime:
@@ -112,10 +150,10 @@ def _generic_reader(annotation: Any, path: str) -> Reader:
         return _reader(args[0], path)
     if origin is typing.Literal:
         return _same
-    if origin is dict and args[0] is str:
+    if origin in (dict, Mapping) and args[0] is str:
         item = _reader(args[1], f"{path}[...]")
         return lambda value: {key: item(one) for key, one in value.items()}
-    if origin is list:
+    if origin in (list, Sequence):
         item = _reader(args[0], f"{path}[...]")
         return lambda value: [item(one) for one in value]
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
@@ -134,13 +172,9 @@ def _generic_reader(annotation: Any, path: str) -> Reader:
     )
 
 
-def _dataclass_reader(cls: Any, path: str) -> Reader:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    readers = {
-        field.name: _reader(hints[field.name], f"{path}.{field.name}")
-        for field in dataclasses.fields(cls)
-        if field.init
-    }
+def _record_reader(cls: Any, names: Iterable[str], path: str) -> Reader:
+    hints = _hints_of(cls, path)
+    readers = {name: _reader(hints[name], f"{path}.{name}") for name in names}
     if all(reader is _same for reader in readers.values()):
 
         def read_flat(value: dict[str, Any]) -> Any:
@@ -151,6 +185,15 @@ def _dataclass_reader(cls: Any, path: str) -> Reader:
 
         return read_flat
     return lambda value: cls(**{name: read(value[name]) for name, read in readers.items() if name in value})
+
+
+def _hints_of(cls: Any, path: str) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as exc:
+        raise PluginError(
+            f"Job metadata {path} has a type that cannot be read: {exc}; import it outside `if TYPE_CHECKING`."
+        ) from None
 
 
 def _name(annotation: Any) -> str:
