@@ -10,6 +10,7 @@ from typing import Any
 from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
+from airside.sdk.discovery import explain
 from airside.sdk.invoke import Invoker, accepts, takes_argument, timeout_for
 from airside.sdk.metadata import codec_for
 from airside.sdk.options import types_of
@@ -49,8 +50,8 @@ def adapt_all(registry: Registry, entries: Iterable[Registration], adapters: Seq
     for entry in entries:
         try:
             agent = adapt(entry.agent, adapters)
-        except PluginError as exc:
-            registry.add_broken(entry.source, str(exc))
+        except Exception as exc:  # noqa: BLE001 - one bad plugin must not end the service
+            registry.add_broken(entry.source, explain(exc))
         else:
             agent.task_types = entry.task_types  # fewer than it declares, if another agent took some over
             adapted.append(agent)

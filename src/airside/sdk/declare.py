@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import sys
 import typing
 from collections.abc import Iterable
@@ -18,6 +20,17 @@ _REQUIRED: dict[type, tuple[str, ...]] = {
     AgentBase: ("create", "get", "delete"),
 }
 
+_ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # by position and by name; all may take `call`, too
+    "create": (("task",), ()),
+    "get": (("job",), ()),
+    "delete": (("job",), ()),
+    "do": (("task",), ()),
+    "get_many": (("jobs",), ()),
+    "find": (("task", "key"), ()),
+    "logs": (("job",), ("after", "limit")),
+    "metrics": (("job",), ("queries", "start", "end", "step")),
+}
+
 
 def name_of(agent: object) -> str:
     """The agent's name; the class name unless it says otherwise."""
@@ -27,6 +40,8 @@ def name_of(agent: object) -> str:
 def task_types_of(agent: object) -> tuple[TaskType, ...]:
     """The task types that an agent declares, as `TaskType`s without repeats."""
     declared: Iterable[Any] = getattr(agent, "task_types", ()) or ()
+    if isinstance(declared, str):
+        declared = (declared,)
     single = getattr(agent, "task_type", "")
     entries = [*([single] if single else []), *declared]
     found: dict[TaskType, None] = {}
@@ -44,7 +59,7 @@ def settings_of(agent: object) -> AgentSettings:
         if isinstance(getattr(AgentSettings(), name), bool):
             if not isinstance(value, bool):
                 raise PluginError(f"Agent {name_of(agent)}: {name} must be True or False, not {value!r}.")
-        elif not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+        elif not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
             raise PluginError(f"Agent {name_of(agent)}: {name} must be a number of seconds above 0, not {value!r}.")
     return AgentSettings(**values)
 
@@ -63,6 +78,42 @@ def check(agent: object) -> None:
         raise PluginError(f"Agent {name_of(agent)} ({face.__name__}) has no method {' and no method '.join(missing)}.")
     task_types_of(agent)
     settings_of(agent)
+    if face is not AgentBase:
+        for name, arguments in _ARGUMENTS.items():
+            _check_arguments(agent, name, *arguments)
+
+
+def _check_arguments(agent: object, name: str, positional: tuple[str, ...], named: tuple[str, ...]) -> None:
+    """Raise `PluginError` for a method that could never be called: its job would only be seen to fail much later."""
+    method = getattr(agent, name, None)
+    try:
+        signature = inspect.signature(method) if callable(method) else None
+    except (ValueError, TypeError):  # written in C
+        signature = None
+    if signature is None or _binds(signature, positional, named) or _binds(signature, positional, (*named, "call")):
+        return
+    wanted = ", ".join((*positional, *(("*", *named) if named else ())))
+    raise PluginError(
+        f"Agent {name_of(agent)}: {name} must take ({wanted}) or ({wanted}, call), not {_shown(signature)}."
+    )
+
+
+def _binds(signature: inspect.Signature, positional: tuple[str, ...], named: tuple[str, ...]) -> bool:
+    try:
+        signature.bind(*positional, **dict.fromkeys(named))
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(signature: inspect.Signature) -> str:
+    """The names of the arguments, without their types."""
+    return str(
+        signature.replace(
+            parameters=[one.replace(annotation=one.empty) for one in signature.parameters.values()],
+            return_annotation=signature.empty,
+        )
+    )
 
 
 def metadata_type_of(agent: AsyncAgent[Any]) -> Any:
