@@ -110,3 +110,11 @@ def test_an_agent_that_cannot_be_adapted_leaves_the_others() -> None:
     assert [agent.name for agent in adapt_all(registry, registry)] == ["Plain"]
     [broken] = registry.broken
     assert (broken.source, broken.error) == ("entry point broken", "RuntimeError: no settings server")
+
+
+@pytest.mark.parametrize("name", ["links", "read_handle"])
+def test_what_asks_no_backend_is_a_plain_def(name: str) -> None:
+    async def method(self: object, _: object) -> None: ...
+
+    with pytest.raises(PluginError, match=f"^Agent Plain: {name} must be a plain def, since it asks no backend\\.$"):
+        check(type("Plain", (Plain,), {name: method})())

@@ -57,7 +57,8 @@ class Resource:
     `message` is one line for the person who waits. `outputs` are Python values by name, or `OutputsAt`,
     or None if there are none to tell. `info` is anything JSON that Flyte's console may show.
     `code` is the error code of a failure. `poll_after` is the number of seconds until asking again
-    makes sense, if the agent knows.
+    makes sense, if the agent knows. A phase may be given as Flyte's number, too; for anything else it raises
+    `TypeError`.
 
     >>> Resource(Phase.SUCCEEDED, outputs={"o0": 3}).outputs
     {'o0': 3}
@@ -70,3 +71,14 @@ class Resource:
     info: Mapping[str, Any] | None = field(default=None, kw_only=True)
     code: str = field(default="", kw_only=True)
     poll_after: float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if type(self.phase) is not Phase:
+            object.__setattr__(self, "phase", _phase(self.phase))
+
+
+def _phase(given: object) -> Phase:
+    """The phase that Flyte's own number stands for; anything else is a mistake to show where it is made."""
+    if isinstance(given, int) and not isinstance(given, bool) and given in set(Phase):
+        return Phase(given)
+    raise TypeError(f"phase must be a Phase, such as Phase.RUNNING, not {given!r}")

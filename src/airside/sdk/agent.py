@@ -120,7 +120,8 @@ class AsyncAgent(AgentDeclaration, Generic[M]):
 
     `M` is your job metadata: a small dataclass (or pydantic or msgspec model) of JSON values that finds
     the job again; it is stored by Flyte, so it must hold no secret. Each method is `def` or `async def`
-    as you like; a `def` runs on this agent's own threads. The argument `call` may be left out.
+    as you like; a `def` runs on this agent's own threads. Only `links` and `read_handle`, which ask no backend, are
+    always `def`. The argument `call` may be left out.
 
     Raise `Retry` if a call may work later, `Fail` if it never will, `NotFound` if the job is unknown.
 

@@ -81,6 +81,9 @@ def check(agent: object) -> None:
     if face is not AgentBase:
         for name, arguments in _ARGUMENTS.items():
             _check_arguments(agent, name, *arguments)
+        for name in ("links", "read_handle"):
+            if inspect.iscoroutinefunction(getattr(agent, name, None)):
+                raise PluginError(f"Agent {name_of(agent)}: {name} must be a plain def, since it asks no backend.")
 
 
 def _check_arguments(agent: object, name: str, positional: tuple[str, ...], named: tuple[str, ...]) -> None:

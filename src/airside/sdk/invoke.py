@@ -66,7 +66,11 @@ class Invoker:
             return await _guarded(method(*args, **kwargs))
         context = contextvars.copy_context()
         work = functools.partial(context.run, _call_safely, method, args, kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._lane(lane), work)
+        result = await asyncio.get_running_loop().run_in_executor(self._lane(lane), work)
+        if inspect.isawaitable(result):  # an `async def` behind a plain wrapper
+            self._async[method] = True
+            return await _guarded(result)
+        return result
 
     def _lane(self, lane: str) -> ThreadPoolExecutor:
         pool = self._lanes.get(lane)
