@@ -16,12 +16,15 @@ from flyteidl.admin import agent_pb2
 from grpc_health.v1 import health_pb2
 
 from airside import (
+    AsyncAgent,
     Connection,
     ConversionError,
     LogLine,
     LogLink,
     Metric,
+    NotFound,
     Resource,
+    Task,
     TaskTemplate,
     UsageError,
     kwtypes,
@@ -378,7 +381,7 @@ def test_a_secret_of_the_connection_is_in_no_report() -> None:
     assert "s3cr3t-of-the-check" not in report.to_json()
 
 
-def test_a_job_that_never_ends_is_waited_for_once() -> None:
+def test_a_job_that_never_ends_is_waited_for_once_and_fails_the_check() -> None:
     class Endless(ScriptedAgent):
         def __init__(self) -> None:
             super().__init__("rows", ["rows"], get=self._look)
@@ -388,9 +391,50 @@ def test_a_job_that_never_ends_is_waited_for_once() -> None:
 
     report = check_agent(Endless, wires=["v2"], timeout=0.3, only=["S19", "S22", "S29", "S32"])
     states = {result.case: result.status for result in report.results}
-    assert states == dict.fromkeys(["S19", "S29", "S32"], Status.NOT_APPLICABLE) | {"S22": Status.PASSED}
-    assert "the job was not over after 0.3 s" in str(report)
+    assert states == dict.fromkeys(["S19", "S29", "S32"], Status.NOT_APPLICABLE) | {"S22": Status.FAILED}
+    assert "no terminal phase: the job was not over after 0.3 s (RUNNING); give it longer" in str(report)
     assert sum(result.seconds for result in report.results) < 0.9
+
+
+class Forgetful(AsyncAgent[str]):
+    """Remembers its jobs in itself: a restarted service makes a new one."""
+
+    task_type = "forgetful"
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+
+    def create(self, task: Task) -> str:
+        self.jobs.add(task.key)
+        return task.key
+
+    def get(self, job: str) -> Resource:
+        if job not in self.jobs:
+            raise NotFound(f"no job {job}")
+        return Resource(Phase.SUCCEEDED)
+
+    def delete(self, job: str) -> None: ...
+
+
+_JOBS: set[str] = set()
+
+
+class HalfForgetful(Forgetful):
+    """Remembers its jobs in its process: only another process does not know them."""
+
+    def __init__(self) -> None:
+        self.jobs = _JOBS
+
+
+@pytest.mark.parametrize(
+    ("agent", "why"), [(Forgetful, "not after a restart"), (HalfForgetful, "not in another process")]
+)
+def test_an_agent_that_keeps_its_jobs_in_memory_fails(agent: type, why: str) -> None:
+    report = check_agent(agent, wires=["v2"], only=["S07", "S30"], timeout=0.5)
+    [failed] = report.failed
+    assert failed.case == "S30"
+    assert f"the job was over, but {why}: the job was not over after 0.5 s" in failed.why
+    assert "no job" in failed.why
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import grpc
@@ -103,13 +103,17 @@ class Answer:
 
 @dataclass
 class Probe:
-    """Tries one service on one wire family, and remembers what was said."""
+    """Tries one service on one wire family, and remembers what was said.
+
+    `second` makes another service of the same agent, in a process of its own (None: there can be none).
+    """
 
     service: Service
     specimen: Specimen
     wire: Wire
     timeout: float = 30.0
     slow: bool = False
+    second: Callable[[], Service] | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     made: dict[bytes, bool] = field(default_factory=dict)
     _finished: tuple[bytes, Any] | None = None
@@ -235,7 +239,10 @@ class Probe:
             if is_over(answer.message.resource):
                 return answer.message.resource
             if time.monotonic() > until:
-                raise NotOver(f"the job was not over after {self.timeout:g} s; give it longer with a timeout")
+                raise NotOver(
+                    f"the job was not over after {self.timeout:g} s ({_state_of(answer.message.resource)}); "
+                    "give it longer with a timeout, or a task that ends"
+                )
             del self.exchanges[shown:]
             await asyncio.sleep(_BETWEEN_POLLS)
 
@@ -265,6 +272,19 @@ class Probe:
                 raise
         return tuple(self._seen)
 
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Probe | None]:
+        """A probe of the same agent in another process while it runs; None if there can be none."""
+        if self.second is None:
+            yield None
+            return
+        service = self.second()
+        await service.start()
+        try:
+            yield replace(self, service=service, made={}, _seen=[])
+        finally:
+            await service.stop()
+
     def _needs_create(self) -> None:
         if self.specimen.is_sync and self.wire == "v1":
             self.skip("a sync agent is called by ExecuteTaskSync on Flyte 1")
@@ -282,6 +302,11 @@ def never_over(why: str) -> Iterator[None]:
 def is_over(resource: Any) -> bool:
     """True if a `Resource` message has a terminal phase."""
     return resource.phase in _PHASES and Phase(resource.phase).is_terminal
+
+
+def _state_of(resource: Any) -> str:
+    phase = Phase(resource.phase).name if resource.phase in _PHASES else f"phase {resource.phase}"
+    return redact(shorten(f"{phase}: {resource.message}" if resource.message else phase))
 
 
 _PHASES = frozenset(Phase)

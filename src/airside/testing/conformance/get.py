@@ -42,12 +42,14 @@ async def prefers_category(probe: Probe) -> None:
 
 
 async def answers_known_phases(probe: Probe) -> None:
-    """Every phase that GetTask answers is one of Flyte's eight (Flyte 1: state is unset or says the same)"""
+    """GetTask answers phases of Flyte, and in the end a terminal one (Flyte 1: state is unset or says the same)"""
     for resource in await probe.seen():
         probe.expect(resource.phase in {int(phase) for phase in Phase}, f"the phase {resource.phase} is unknown")
         if probe.wire == "v1" and resource.state:
             mirrored = _STATES[Phase(resource.phase)]
             probe.expect(resource.state == mirrored, f"state is {resource.state} with phase {resource.phase}")
+    with never_over("no terminal phase"):
+        await probe.finished()
 
 
 async def never_leaves_the_phase_out(probe: Probe) -> None:
@@ -109,13 +111,21 @@ async def refuses_malformed_handles(probe: Probe) -> None:
 
 
 async def remembers_across_restarts(probe: Probe) -> None:
-    """GetTask after a restart of the service gives the same answer as before"""
+    """GetTask after a restart of the service, and in another process, gives the same answer as before"""
     handle, before = await probe.finished()
     await probe.service.restart()
-    after = await probe.finish(handle)
+    await _answers_the_same(probe, handle, before, "after a restart")
+    async with probe.elsewhere() as there:
+        if there is not None:
+            await _answers_the_same(there, handle, before, "in another process")
+
+
+async def _answers_the_same(probe: Probe, handle: bytes, before: Any, when: str) -> None:
+    with never_over(f"the job was over, but not {when}"):
+        after = await probe.finish(handle)
     for field in ("phase", "outputs"):
         same = getattr(after, field) == getattr(before, field)
-        probe.expect(same, f"{field} was {getattr(before, field)} before and {getattr(after, field)} after")
+        probe.expect(same, f"{field} was {getattr(before, field)} before and is {getattr(after, field)} {when}")
 
 
 async def answers_after_delete(probe: Probe) -> None:

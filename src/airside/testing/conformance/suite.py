@@ -19,8 +19,8 @@ from airside.testing.client import WIRES, Wire
 from airside.testing.conformance import create, delete, get, limits, logs, metadata, sync
 from airside.testing.conformance.case import Case, CaseFailed, NotApplicable, Probe, Specimen
 from airside.testing.conformance.report import Report, Result, Status
-from airside.testing.service import LocalService, Service
-from airside.testing.target import find_agent
+from airside.testing.service import ChildService, LocalService, Service
+from airside.testing.target import address_of, find_agent
 from airside.wire.literal_map import pack
 from airside.wire.template import write_template
 from airside.wire.types import to_literal_type
@@ -74,13 +74,21 @@ def check_agent(
         raise UsageError(f"There is no case {unknown[0]} (cases: {', '.join(case.id for case in CASES)}).")
 
     async def check() -> tuple[Result, ...]:
-        service = LocalService([make], options={agent.name: options} if options else None)
+        tables = {agent.name: options} if options else None
+        service = LocalService([make], options=tables)
         await service.start()
         try:
             with TemporaryDirectory(prefix="airside-check-") as folder:
                 specimen = await asyncio.to_thread(specimen_of, agent, task, inputs or {}, connection, Path(folder))
                 return await run_cases(
-                    service, specimen, wires=wires, only=only, timeout=timeout, slow=slow, watch=watch
+                    service,
+                    specimen,
+                    wires=wires,
+                    only=only,
+                    timeout=timeout,
+                    slow=slow,
+                    watch=watch,
+                    second=_in_another_process(target, tables, Path(folder)),
                 )
         finally:
             await service.stop()
@@ -97,11 +105,15 @@ async def run_cases(
     timeout: float = 30.0,
     slow: bool = False,
     watch: Callable[[Result], None] | None = None,
+    second: Callable[[], Service] | None = None,
 ) -> tuple[Result, ...]:
-    """Try the cases on a running service with one task; arguments as in `check_agent`."""
+    """Try the cases on a running service with one task; arguments as in `check_agent`.
+
+    `second` makes another service of the same agent, for the cases about jobs that another process started.
+    """
     results: list[Result] = []
     for wire in wires:
-        probe = Probe(service, specimen, wire, timeout=timeout, slow=slow)
+        probe = Probe(service, specimen, wire, timeout=timeout, slow=slow, second=second)
         for case in CASES:
             if wire not in case.wires or (only and case.id not in only):
                 continue
@@ -141,6 +153,19 @@ def specimen_of(
         task_types=agent.task_types,
         supports=agent.supports,
     )
+
+
+def _in_another_process(
+    target: object, tables: Mapping[str, Mapping[str, Any]] | None, folder: Path
+) -> Callable[[], Service] | None:
+    """What serves the agent in a process of its own; None for an agent that only this process can make."""
+    if not isinstance(target, str | type):
+        return None
+    try:
+        where = address_of(target)
+    except UsageError:
+        return None
+    return lambda: ChildService(where, folder / "second.log", options=tables)
 
 
 async def _run(case: Case, probe: Probe) -> Result:
