@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def execute(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors are printed in one sentence, on stderr."""
     debug = bool(arguments) and arguments[0] == "--debug"
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its library prints lines of its own, into JSON logs too
     try:
         code = airside.main(list(arguments), prog_name="airside", standalone_mode=False)
     except click.exceptions.Exit as exc:

@@ -7,13 +7,15 @@ import contextlib
 import ipaddress
 import logging
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from airside.cli.exits import Exit
+from airside.cli.registry import options_table
+from airside.cli.selection import names_of, selected
 from airside.cli.settings import Settings, load_settings
 from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
@@ -24,6 +26,7 @@ from airside.sdk.options import read_options
 from airside.sdk.registry import Registration, Registry
 
 if TYPE_CHECKING:
+    from airside.sdk.agent import Agent
     from airside.server.app import Server
 
 log = logging.getLogger("airside.serve")
@@ -38,6 +41,8 @@ class ServeOptions:
     metrics_port: int = 9090
     insecure: bool = False
     modules: list[str] | None = None
+    agents: list[str] | None = None
+    """The agents to serve, by name or task type; None is all that are installed."""
     enable: list[str] | None = None
     host_access: list[str] | None = None
     """Agents with host access that may be served on an address other than loopback."""
@@ -59,6 +64,7 @@ class ServeOptions:
     help="HTTP port of /metrics, /readyz and /healthz; 0 picks a free one, -1 serves none. [default: 9090]",
 )
 @click.option("--modules", multiple=True, help="Import this module and serve the agents that it registers; repeatable.")
+@click.option("--agent", "agents", multiple=True, help="Serve this agent, and no other; repeatable. [default: all]")
 @click.option("--enable", multiple=True, help="Serve this agent although it has access to this host; repeatable.")
 @click.option(
     "--insecure",
@@ -105,7 +111,9 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     registry = Registry()
     load_plugins(registry, installed_plugins())
     load_modules(registry, options.modules or ())
-    agents = adapt_all(registry, _allowed(registry, options), ADAPTERS)
+    entries, broken = selected(registry, options.agents)
+    before = len(registry.broken)
+    agents = adapt_all(registry, _allowed(registry, entries, options), ADAPTERS)
     metrics = _metrics()
     server = Server(
         agents,
@@ -116,10 +124,10 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
             drain_delay=options.drain_delay,
             grace=options.grace,
         ),
-        options=_known(settings, registry),
+        options=_agent_options(settings, registry, agents),
         hooks=[metrics] if metrics else [],
         metrics=metrics.render if metrics else None,
-        broken=registry.broken,
+        broken=(*broken, *registry.broken[before:]),
         strict=options.strict,
     )
     with _signals() as signals:
@@ -149,15 +157,27 @@ def _metrics() -> Metrics | None:
 
 def _options(settings: Settings, flags: Mapping[str, Any]) -> ServeOptions:
     """The table `[serve]` with the flags laid over it."""
-    options: ServeOptions = read_options(ServeOptions, settings.serve, "serve")
+    where = f"{settings.source}: serve"
+    options: ServeOptions = read_options(ServeOptions, settings.serve, where)
+    _check(options, where)
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     lists = {name: list(value) for name, value in given.items() if isinstance(value, tuple)}
-    options = replace(options, **{**given, **lists})
-    if options.log_format not in ("console", "json"):
-        raise UsageError(f"serve.log_format: expected console or json, got {options.log_format!r}")
-    if not isinstance(logging.getLevelName(options.log_level.upper()), int):
-        raise UsageError(f"serve.log_level: expected debug, info, warning or error, got {options.log_level!r}")
-    return options
+    return replace(options, **{**given, **lists})
+
+
+def _check(options: ServeOptions, where: str) -> None:
+    """What the flags check by themselves, for the keys of the settings."""
+    expected = {
+        "port": ("0 to 65535", 0 <= options.port <= 65535),
+        "metrics_port": ("-1 to 65535", -1 <= options.metrics_port <= 65535),
+        "log_format": ("console or json", options.log_format in ("console", "json")),
+        "log_level": ("debug, info, warning or error", options.log_level in ("debug", "info", "warning", "error")),
+        "drain_delay": ("0 or more", options.drain_delay >= 0),
+        "grace": ("0 or more", options.grace >= 0),
+    }
+    for key, (values, fits) in expected.items():
+        if not fits:
+            raise UsageError(f"{where}.{key}: expected {values}, got {getattr(options, key)!r}")
 
 
 def _host(options: ServeOptions) -> str:
@@ -174,21 +194,26 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def _allowed(registry: Registry, options: ServeOptions) -> Iterable[Registration]:
+def _allowed(registry: Registry, entries: Sequence[Registration], options: ServeOptions) -> Iterable[Registration]:
     """The agents to serve: those with access to this host only if they were enabled by name."""
     enabled = set(options.enable or ())
     public = not _is_loopback(_host(options))
-    names = {name for entry in registry for name in _names(entry)}
+    names = {name for entry in registry for name in names_of(entry)}
     if unknown := sorted(enabled - names):
         raise UsageError(f"--enable {unknown[0]}: no such agent (installed: {', '.join(sorted(names))}).")
-    for entry in registry:
+    if left_out := sorted(enabled - {name for entry in entries for name in names_of(entry)}):
+        raise UsageError(
+            f"--enable {left_out[0]}: it is not among the agents to serve; add --agent {left_out[0]}, "
+            "or the name to agents in [serve] of airside.toml."
+        )
+    for entry in entries:
         if getattr(entry.agent, "host_access", False):
-            if enabled.isdisjoint(_names(entry)):
+            if enabled.isdisjoint(names_of(entry)):
                 log.info(
                     "not served: %s has access to this host; serve it with --enable %s", entry.name, entry.task_types[0]
                 )
                 continue
-            if public and set(options.host_access or ()).isdisjoint(_names(entry)):
+            if public and set(options.host_access or ()).isdisjoint(names_of(entry)):
                 raise UsageError(
                     f"{entry.name} has access to this host, and {_host(options)} is not loopback; "
                     f'allow it in airside.toml with [serve] host_access = ["{entry.task_types[0].name}"].'
@@ -196,16 +221,15 @@ def _allowed(registry: Registry, options: ServeOptions) -> Iterable[Registration
         yield entry
 
 
-def _names(entry: Registration) -> tuple[str, ...]:
-    return (entry.name, *(task_type.name for task_type in entry.task_types))
-
-
-def _known(settings: Settings, registry: Registry) -> Mapping[str, Mapping[str, Any]]:
+def _agent_options(settings: Settings, registry: Registry, agents: Sequence[Agent]) -> Mapping[str, Mapping[str, Any]]:
     """The options of the agents; a table for an agent that is not installed is a mistake worth stopping for."""
-    names = sorted({name for entry in registry for name in _names(entry)})
+    names = sorted({name for entry in registry for name in names_of(entry)})
     for name in settings.agents:
         if name not in names and not registry.broken:
             raise UsageError(f"{settings.source}: agents.{name}: no such agent (installed: {', '.join(names)})")
+    for agent in agents:  # the server reads them again, but does not know the file that a mistake is in
+        table, where = options_table(settings, agent)
+        read_options(agent.options_type, table, where)
     return settings.agents
 
 
