@@ -95,6 +95,18 @@ def volume_of(manifests: list[Manifest], name: str) -> Manifest:
     return next(volume for volume in pod_of(manifests)["volumes"] if volume["name"] == name)
 
 
+def agents_of(manifests: list[Manifest]) -> set[str]:
+    settings = tomllib.loads(one(manifests, "ConfigMap")["data"]["airside.toml"])
+    return set(settings["serve"]["agents"])
+
+
+def test_the_two_services_have_different_agents(rendered: dict[str, list[Manifest]]) -> None:
+    production, development = (agents_of(rendered[overlay]) for overlay in OVERLAYS)
+    assert production
+    assert development
+    assert not production & development
+
+
 def test_every_selector_picks_the_pods_of_this_service_alone(manifests: list[Manifest]) -> None:
     deployment = one(manifests, "Deployment")["spec"]
     labels = deployment["template"]["metadata"]["labels"]
@@ -194,12 +206,17 @@ def test_the_service_starts_as_the_manifests_start_it(overlay: str, tmp_path: Pa
     args[0] = str(Path(sys.executable).parent / args[0])
     settings = DEPLOY / "kubernetes" / "overlays" / overlay / "airside.toml"
     env = {**os.environ, "AIRSIDE_SETTINGS": str(settings), "AIRSIDE_INSECURE": "1"}
+    if overlay == "production":
+        install_my_query(tmp_path)
+        env["PYTHONPATH"] = str(tmp_path)
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen(args, cwd=tmp_path, env=env, stderr=file) as service:
         try:
             port, metrics_port = ports_in(log, service)
             assert fetch(metrics_port, "/readyz") == HTTPStatus.OK
             assert fetch(metrics_port, "/healthz") == HTTPStatus.OK
+            chosen = tomllib.loads(settings.read_text())["serve"]["agents"]
+            assert f"serving on port {port}: {', '.join(sorted(chosen))}" in log.read_text()
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
             service.terminate()
             until(lambda: fetch(metrics_port, "/readyz") == HTTPStatus.SERVICE_UNAVAILABLE, log)
@@ -207,6 +224,26 @@ def test_the_service_starts_as_the_manifests_start_it(overlay: str, tmp_path: Pa
             assert service.wait(timeout=20) == 0, log.read_text()
         finally:
             service.kill()
+
+
+def test_production_does_not_start_without_its_agents(tmp_path: Path) -> None:
+    settings = DEPLOY / "kubernetes" / "overlays" / "production" / "airside.toml"
+    command = [str(Path(sys.executable).parent / "airside"), "serve", "--port", "0", "--settings", str(settings)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert "There is no agent 'my_query' to serve (installed: " in done.stderr
+
+
+def install_my_query(folder: Path) -> None:
+    """The agent that the production overlay names, as a package in the user's image would bring it."""
+    (folder / "my_query.py").write_text(
+        "from airside import SyncAgent\n\n"
+        "class MyQuery(SyncAgent):\n    task_type = 'my_query'\n    def do(self, task): ...\n"
+    )
+    info = folder / "my_query-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-query\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[airside.agents]\nmy_query = my_query:MyQuery\n")
 
 
 def ports_in(log: Path, service: subprocess.Popen[bytes]) -> tuple[int, int]:
@@ -395,6 +432,16 @@ def test_a_mistake_in_flytes_configuration_would_be_noticed(change: Mapping[str,
     config = yaml.safe_load((DEPLOY / "flyte" / "agent-service.yaml").read_text())
     config["plugins"]["agent-service"]["defaultAgent"] |= change
     assert any(problem in found for found in problems(config)), problems(config)
+
+
+@pytest.mark.parametrize("path", FLYTE, ids=lambda path: path.stem)
+def test_flytes_configuration_routes_each_type_to_a_service_that_has_it(
+    path: Path, rendered: dict[str, list[Manifest]]
+) -> None:
+    ((plugin, section),) = yaml.safe_load(path.read_text())["plugins"].items()
+    pins = {task_type: service for pin in section[NAMES[plugin][2]] for task_type, service in pin.items()}
+    for task_type in section["supportedTaskTypes"]:
+        assert task_type in agents_of(rendered[pins.get(task_type, "production")])
 
 
 @pytest.mark.parametrize("path", FLYTE, ids=lambda path: path.stem)
