@@ -14,10 +14,13 @@ M = TypeVar("M")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """How an agent wants to be driven. Times are in seconds."""
+    """How an agent wants to be driven. Times are in seconds.
+
+    `max_age` None: up to 5 s, and less while a job is young, so that a short one is not found out late.
+    """
 
     poll_interval: float = 10.0
-    max_age: float = 5.0
+    max_age: float | None = None
     call_timeout: float = 30.0
     create_timeout: float = 300.0
     fault_tolerance: float = 7200.0
@@ -100,7 +103,7 @@ class AgentDeclaration:
     task_type: str = ""
     task_types: Sequence[str | tuple[str, int]] = ()
     poll_interval: float = 10.0
-    max_age: float = 5.0
+    max_age: float | None = None
     call_timeout: float = 30.0
     create_timeout: float = 300.0
     fault_tolerance: float = 7200.0

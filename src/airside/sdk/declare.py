@@ -56,6 +56,8 @@ def settings_of(agent: object) -> AgentSettings:
     """The agent's settings, checked."""
     values: dict[str, Any] = {field.name: getattr(agent, field.name, field.default) for field in fields(AgentSettings)}
     for name, value in values.items():
+        if name == "max_age" and value is None:
+            continue
         if isinstance(getattr(AgentSettings(), name), bool):
             if not isinstance(value, bool):
                 raise PluginError(f"Agent {name_of(agent)}: {name} must be True or False, not {value!r}.")

@@ -16,6 +16,11 @@ log = logging.getLogger("airside.server")
 YOUNG = 60.0
 """Seconds for which a job is young: nothing known of it means QUEUED, and a backend that lists late is not believed."""
 
+MAX_AGE = 5.0
+"""Seconds for which an answer counts as fresh if the agent does not say: enough for Flyte's askers ..."""
+AGE_SHARE = 0.25
+"""... and at most this share of the job's age, so that a job of one second is not found out five seconds later."""
+
 NEVER = float("inf")
 
 
@@ -58,8 +63,15 @@ class Job:
 
     @property
     def fresh_for(self) -> float:
-        """Seconds for which an answer counts as fresh: `max_age`, or longer if the agent said so."""
-        return max(self.agent.settings.max_age, min(self.resource.poll_after or 0.0, MAX_POLL_AFTER))
+        """Seconds for which an answer counts as fresh: the agent's `max_age`, or longer if the answer said so.
+
+        An agent that declares none gets few seconds while the job is young: the calls that this costs thin out as
+        the job gets older, and only whoever asks so often causes them.
+        """
+        declared = self.agent.settings.max_age
+        age = max(0.0, time.time() - self.handle.created_at)
+        fresh = min(MAX_AGE, AGE_SHARE * age) if declared is None else declared
+        return max(fresh, min(self.resource.poll_after or 0.0, MAX_POLL_AFTER))
 
 
 MAX_POLL_AFTER = 300.0
