@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,6 +16,7 @@ import click
 from airside.cli.exits import Exit
 from airside.cli.registry import options_table
 from airside.cli.selection import names_of, selected
+from airside.cli.serve_security import listen_host, security_flags, tls_files
 from airside.cli.settings import Settings, load_settings
 from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
@@ -40,6 +41,10 @@ class ServeOptions:
     port: int = 8000
     metrics_port: int = 9090
     insecure: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    client_ca: str = ""
+    token_file: str = ""
     modules: list[str] | None = None
     agents: list[str] | None = None
     """The agents to serve, by name or task type; None is all that are installed."""
@@ -56,7 +61,7 @@ class ServeOptions:
 
 @click.command(epilog="Example: airside serve agent --port 8000 --modules my_agents")
 @click.argument("kind", type=click.Choice(["agent", "connector"]), default="agent", required=False)
-@click.option("--host", help="Address to listen on. [default: 127.0.0.1, or all interfaces with --insecure]")
+@click.option("--host", help="Address to listen on. [default: 127.0.0.1, or all interfaces with TLS or --insecure]")
 @click.option("--port", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one. [default: 8000]")
 @click.option(
     "--metrics-port",
@@ -73,6 +78,7 @@ class ServeOptions:
     envvar="AIRSIDE_INSECURE",
     help="Listen on all interfaces without TLS. [env: AIRSIDE_INSECURE=1]",
 )
+@security_flags
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look. [default: console]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option(
@@ -118,13 +124,15 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     server = Server(
         agents,
         ServerSettings(
-            host=_host(options),
+            host=listen_host(options),
             port=options.port,
             metrics_port=None if options.metrics_port < 0 else options.metrics_port,
             drain_delay=options.drain_delay,
             grace=options.grace,
         ),
         options=_agent_options(settings, registry, agents),
+        tls=tls_files(options),
+        token_file=Path(options.token_file) if options.token_file else None,
         hooks=[metrics] if metrics else [],
         metrics=metrics.render if metrics else None,
         broken=(*broken, *registry.broken[before:]),
@@ -180,24 +188,12 @@ def _check(options: ServeOptions, where: str) -> None:
             raise UsageError(f"{where}.{key}: expected {values}, got {getattr(options, key)!r}")
 
 
-def _host(options: ServeOptions) -> str:
-    if options.host and not options.insecure and not _is_loopback(options.host):
-        raise UsageError(
-            f"Listening on {options.host} without TLS needs --insecure, since anybody who can reach it can run jobs."
-        )
-    return options.host.strip("[]") or ("::" if options.insecure else "127.0.0.1")
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"
-
-
 def _allowed(registry: Registry, entries: Sequence[Registration], options: ServeOptions) -> Iterable[Registration]:
     """The agents to serve: those with access to this host only if they were enabled by name."""
+    from airside.server.settings import is_loopback
+
     enabled = set(options.enable or ())
-    public = not _is_loopback(_host(options))
+    host = listen_host(options)
     names = {name for entry in registry for name in names_of(entry)}
     if unknown := sorted(enabled - names):
         raise UsageError(f"--enable {unknown[0]}: no such agent (installed: {', '.join(sorted(names))}).")
@@ -213,9 +209,9 @@ def _allowed(registry: Registry, entries: Sequence[Registration], options: Serve
                     "not served: %s has access to this host; serve it with --enable %s", entry.name, entry.task_types[0]
                 )
                 continue
-            if public and set(options.host_access or ()).isdisjoint(names_of(entry)):
+            if not is_loopback(host) and set(options.host_access or ()).isdisjoint(names_of(entry)):
                 raise UsageError(
-                    f"{entry.name} has access to this host, and {_host(options)} is not loopback; "
+                    f"{entry.name} has access to this host, and {host} is not loopback; "
                     f'allow it in airside.toml with [serve] host_access = ["{entry.task_types[0].name}"].'
                 )
         yield entry

@@ -37,6 +37,12 @@ class What(StrEnum):
     """Bytes that never were a handle of ours, or whose signature is wrong, were refused."""
     UNSERVED = "unserved_handle"
     """A handle of ours cannot be served here now; its job is kept RUNNING for a while."""
+    HANDSHAKE = "tls_handshake"
+    """A caller began a TLS handshake; whether it came to an end only gRPC knows."""
+    RELOADED = "file_reloaded"
+    """A file has changed and is in use: `operation` says whose, `tls` or `tokens`."""
+    NOT_RELOADED = "file_not_reloaded"
+    """A file has changed into something that cannot be used; its last content stays in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

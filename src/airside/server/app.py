@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -13,7 +15,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from airside.model import UsageError
-from airside.observe.events import Hook, Hooks
+from airside.observe.events import Event, Hook, Hooks
 from airside.sdk.agent import Agent
 from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
@@ -21,9 +23,12 @@ from airside.sdk.registry import BrokenPlugin
 from airside.server.handle import UNSIGNED, SigningKeys
 from airside.server.health import Health
 from airside.server.http import HttpPages, Page
+from airside.server.reload import Look, keep_looking
 from airside.server.rpc import generic_handlers
 from airside.server.service import Service
 from airside.server.settings import ServerSettings
+from airside.server.tls import Certificates, TlsFiles
+from airside.server.tokens import TokenGate, Tokens
 from airside.wire import limits
 from airside.wire.families import FAMILIES
 
@@ -37,8 +42,9 @@ class Server:
 
     `options` maps an agent's name or task type to its table of options. An agent that cannot be opened is not
     served and joins `broken`; the others are served. Raises `UsageError` if an option is wrong or the port is taken,
-    and with `strict` if anything is broken; then nothing is left half-started. `hooks` are told every event;
-    `metrics` renders the page /metrics.
+    and with `strict` if anything is broken; then nothing is left half-started. With `tls` the port takes encrypted
+    calls only, with `token_file` only calls with one of its tokens; both follow their files. `hooks` are told every
+    event; `metrics` renders the page /metrics.
 
     >>> import asyncio
     >>> from airside.agents.echo import EchoAgent
@@ -57,6 +63,8 @@ class Server:
         *,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         keys: SigningKeys = UNSIGNED,
+        tls: TlsFiles | None = None,
+        token_file: Path | None = None,
         hooks: Sequence[Hook] = (),
         metrics: Callable[[], bytes] | None = None,
         broken: Sequence[BrokenPlugin] = (),
@@ -66,6 +74,10 @@ class Server:
         self._settings = settings
         self._options = options or {}
         self._keys = keys
+        self._tls = tls
+        self._token_file = token_file
+        self._looks: list[Look] = []
+        self._looking: asyncio.Task[None] | None = None
         self._hooks = Hooks(hooks)
         self._metrics = metrics
         self._strict = strict
@@ -131,7 +143,9 @@ class Server:
 
     async def _listen(self) -> None:
         settings = self._settings
+        credentials, gates = await self._credentials(), await self._gates()
         server = grpc.aio.server(
+            interceptors=gates,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -140,13 +154,17 @@ class Server:
                 ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
                 ("grpc.http2.max_ping_strikes", 0),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
         )
         server.add_generic_rpc_handlers(generic_handlers(self.service))
         self._health.add_to(server)
         reflection.enable_server_reflection((*SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        address = f"{_bracketed(settings.host)}:{settings.port}"
         try:
-            self.port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.port}")
+            if credentials is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port = server.add_secure_port(address, credentials)
         except RuntimeError as exc:
             raise UsageError(
                 f"Port {settings.port} on {settings.host} cannot be listened on; "
@@ -154,8 +172,34 @@ class Server:
             ) from exc
         self._grpc = server
         await server.start()
+        if self._looks:
+            self._looking = asyncio.create_task(keep_looking(self._looks))
         if settings.metrics_port is not None:
             await self._listen_http(settings.host, settings.metrics_port)
+
+    async def _credentials(self) -> grpc.ServerCredentials | None:
+        if self._tls is None:
+            return None
+        certificates = await asyncio.to_thread(Certificates, self._tls, self._tell_from_anywhere())
+        self._looks.append(certificates.look)
+        return certificates.credentials()
+
+    async def _gates(self) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
+        if self._token_file is None:
+            return []
+        tokens = await asyncio.to_thread(Tokens, self._token_file, self._tell_from_anywhere())
+        self._looks.append(tokens.look)
+        return [TokenGate(tokens, self._hooks.tell)]
+
+    def _tell_from_anywhere(self) -> Callable[[Event], None]:
+        """Tells the hooks on the loop, as every other event, whichever thread asks for it."""
+        loop = asyncio.get_running_loop()
+
+        def tell(event: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # a handshake that begins as the loop ends
+                loop.call_soon_threadsafe(self._hooks.tell, event)
+
+        return tell
 
     async def _listen_http(self, host: str, port: int) -> None:
         self._pages = HttpPages({"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page})
@@ -182,6 +226,9 @@ class Server:
         return Page(HTTPStatus.OK, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self._grpc is not None:
             await self._grpc.stop(None)
             self._grpc = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from airside.wire import limits
@@ -32,3 +33,20 @@ class ServerSettings:
     """Requests over this size are parsed and converted on a thread, not on the loop."""
     max_jobs: int = 200_000
     """How many jobs are remembered at once; the ones unasked for longest are forgotten first."""
+
+    @property
+    def is_public(self) -> bool:
+        """True if callers from other machines may reach the service."""
+        return not is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches an address.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "[::1]", "localhost", "::", "example.org")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
