@@ -23,6 +23,7 @@ from airside.observe.logs import configure
 from airside.observe.prometheus import Metrics
 from airside.sdk.adapt import adapt_all
 from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
+from airside.sdk.lane import THREADS
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registration, Registry
 
@@ -55,6 +56,8 @@ class ServeOptions:
     log_level: str = "info"
     drain_delay: float = 15.0
     grace: float = 10.0
+    threads: int = THREADS
+    """How many blocking calls of one agent may run at once, in each of its two lanes."""
     strict: bool = False
     """Refuse to start if a plugin cannot be loaded."""
 
@@ -119,7 +122,7 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     load_modules(registry, options.modules or ())
     entries, broken = selected(registry, options.agents)
     before = len(registry.broken)
-    agents = adapt_all(registry, _allowed(registry, entries, options), ADAPTERS)
+    agents = adapt_all(registry, _allowed(registry, entries, options), ADAPTERS, threads=options.threads)
     metrics = _metrics()
     server = Server(
         agents,
@@ -182,6 +185,7 @@ def _check(options: ServeOptions, where: str) -> None:
         "log_level": ("debug, info, warning or error", options.log_level in ("debug", "info", "warning", "error")),
         "drain_delay": ("0 or more", options.drain_delay >= 0),
         "grace": ("0 or more", options.grace >= 0),
+        "threads": ("1 or more", options.threads >= 1),
     }
     for key, (values, fits) in expected.items():
         if not fits:

@@ -150,7 +150,7 @@ class LocalRun:
         except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the run
             return End(refused(exc), error=exc, job_may_live=not await self._undo_lost(task, exc))
         self._handle = meta
-        self._learn(replace(self._known, links=self._links(meta)))
+        self._learn(replace(self._known, links=await self._links(meta)))
         watch = Watch(since=time.monotonic())
         while True:
             if self._stop.is_set():
@@ -176,14 +176,14 @@ class LocalRun:
                 self._tell(note=f"the agent cannot say ({step.note}); asking again")
             return watch, step
         if not resource.links:
-            resource = replace(resource, links=self._links(meta))
+            resource = replace(resource, links=await self._links(meta))
         watch, step = answered(watch, resource, settings)
         self._learn(watch.resource)
         return watch, step
 
-    def _links(self, meta: bytes) -> tuple[LogLink, ...]:
+    async def _links(self, meta: bytes) -> tuple[LogLink, ...]:
         try:
-            return tuple(self.agent.links(meta))
+            return tuple(await self.agent.links(meta))
         except Exception as exc:  # noqa: BLE001 - a job without links runs all the same
             self._tell(note=f"the agent's links cannot be shown ({told(exc)})")
             return ()

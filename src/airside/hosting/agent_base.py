@@ -11,9 +11,9 @@ from flyteidl.admin import agent_pb2
 
 from airside.hosting.context import Aborted, RecordingContext
 from airside.model import Call, Resource, Task
-from airside.sdk.adapt import Face
+from airside.sdk.adapt import ASIDE, Face
 from airside.sdk.agent_base import AgentBase
-from airside.sdk.invoke import timeout_for
+from airside.sdk.invoke import LaneName, timeout_for
 from airside.wire.resource import read_resource
 from airside.wire.template import write_request
 
@@ -54,10 +54,13 @@ class BaseFace(Face):
         arguments = {"resource_meta": meta}
         await self._ask("delete", arguments, call, timeout=self.settings.call_timeout, lane="control")
 
-    def read_handle(self, data: bytes) -> bytes | None:
-        return self.author.read_handle(data) if "read_handle" in self.supports else None
+    async def read_handle(self, data: bytes) -> bytes | None:
+        if "read_handle" not in self.supports:
+            return None
+        meta: bytes | None = await self.invoker.invoke(self.author.read_handle, data, timeout=ASIDE, lane="aside")
+        return meta
 
-    async def _ask(self, name: str, arguments: dict[str, Any], call: Call, *, timeout: float, lane: str) -> Any:
+    async def _ask(self, name: str, arguments: dict[str, Any], call: Call, *, timeout: float, lane: LaneName) -> Any:
         """The author's answer; raises the error that the author set on the context, if any."""
         context = RecordingContext(f"{self.name}.{name}", call)
         args, kwargs = _bind(getattr(self.author, name), {"context": context, **arguments})

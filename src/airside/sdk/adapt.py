@@ -11,13 +11,17 @@ from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Res
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
 from airside.sdk.discovery import explain
-from airside.sdk.invoke import Invoker, accepts, takes_argument, timeout_for
+from airside.sdk.invoke import Invoker, LaneName, accepts, takes_argument, timeout_for
+from airside.sdk.lane import THREADS
 from airside.sdk.metadata import codec_for
 from airside.sdk.options import types_of
 from airside.sdk.registry import Registration, Registry
-from airside.sdk.stream import iterate
+from airside.sdk.stream import Streams
 
 Adapter = Callable[[object], Agent | None]
+
+ASIDE = 1.0
+"""Seconds that links and foreign handles may take: they ask no backend."""
 
 _OPTIONAL = ("get_many", "find", "links", "logs", "metrics", "read_handle")
 
@@ -41,8 +45,12 @@ def adapt(agent: object, adapters: Sequence[Adapter] = ()) -> Agent:
     raise PluginError(f"Nothing here knows how to run {type(agent).__name__}.")
 
 
-def adapt_all(registry: Registry, entries: Iterable[Registration], adapters: Sequence[Adapter] = ()) -> list[Agent]:
+def adapt_all(
+    registry: Registry, entries: Iterable[Registration], adapters: Sequence[Adapter] = (), *, threads: int = THREADS
+) -> list[Agent]:
     """The raw protocol of each registered agent, for the task types that it has in the registry.
+
+    Each gets so many threads in each of its lanes.
 
     One that cannot be adapted is kept in `registry.broken`.
     """
@@ -54,6 +62,8 @@ def adapt_all(registry: Registry, entries: Iterable[Registration], adapters: Seq
             registry.add_broken(entry.source, explain(exc))
         else:
             agent.task_types = entry.task_types  # fewer than it declares, if another agent took some over
+            if isinstance(agent, Face):
+                agent.invoker.threads = threads
             adapted.append(agent)
     return adapted
 
@@ -93,7 +103,7 @@ class Face(Agent):
             self.invoker.close()
 
     async def invoke(
-        self, name: str, *args: Any, call: Call, timeout: float, lane: str = "refresh", **kwargs: Any
+        self, name: str, *args: Any, call: Call, timeout: float, lane: LaneName = "refresh", **kwargs: Any
     ) -> Any:
         """Call the author's method `name`, with `call` if it takes it."""
         method = getattr(self.author, name)
@@ -115,6 +125,7 @@ class AsyncFace(Face):
         super().__init__(author)
         self.supports = frozenset(name for name in _OPTIONAL if callable(getattr(author, name, None)))
         self.codec = codec_for(metadata_type_of(author))
+        self._streams = Streams(self.name, self.invoker)
 
     async def create(self, task: Task, call: Call) -> bytes:
         job = await self.invoke("create", task, call=call, timeout=self.settings.create_timeout, lane="control")
@@ -139,14 +150,16 @@ class AsyncFace(Face):
         job = await self.invoke("find", task, key, call=call, timeout=self.settings.call_timeout, lane="control")
         return None if job is None else self._encode(job, "find")
 
-    def links(self, meta: bytes) -> Sequence[LogLink]:
-        return tuple(self.author.links(self.codec.decode(meta))) if "links" in self.supports else ()
+    async def links(self, meta: bytes) -> Sequence[LogLink]:
+        if "links" not in self.supports:
+            return ()
+        return tuple(await self.invoker.invoke(self.author.links, self.codec.decode(meta), timeout=ASIDE, lane="aside"))
 
     def logs(self, meta: bytes, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
         kwargs: dict[str, Any] = {"after": after, "limit": limit}
         if self._wants_call("logs", self.author.logs):
             kwargs["call"] = call
-        return iterate(lambda: self.author.logs(self.codec.decode(meta), **kwargs), name=f"{self.name}-logs")
+        return self._streams.iterate(lambda: self.author.logs(self.codec.decode(meta), **kwargs))
 
     async def metrics(
         self, meta: bytes, *, queries: Sequence[str], start: datetime, end: datetime, step: float, call: Call
@@ -158,10 +171,10 @@ class AsyncFace(Face):
         )
         return list(series)
 
-    def read_handle(self, data: bytes) -> bytes | None:
+    async def read_handle(self, data: bytes) -> bytes | None:
         if "read_handle" not in self.supports:
             return None
-        job = self.author.read_handle(data)
+        job = await self.invoker.invoke(self.author.read_handle, data, timeout=ASIDE, lane="aside")
         return None if job is None else self._encode(job, "read_handle")
 
     def _encode(self, job: Any, method: str) -> bytes:

@@ -75,7 +75,7 @@ class Agent:
         """The job that an earlier create of this key made, or None."""
         raise NotImplementedError
 
-    def links(self, meta: bytes) -> Sequence[LogLink]:
+    async def links(self, meta: bytes) -> Sequence[LogLink]:
         """Links for the console, made without a backend call."""
         del meta
         return ()
@@ -90,7 +90,7 @@ class Agent:
         """The job's metrics in a time range."""
         raise NotImplementedError
 
-    def read_handle(self, data: bytes) -> bytes | None:
+    async def read_handle(self, data: bytes) -> bytes | None:
         """Metadata of ours for the foreign metadata of a job in flight, or None if it is not understood."""
         del data
         return None

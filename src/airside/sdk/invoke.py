@@ -7,77 +7,119 @@ only: it reaches the caller as an ordinary exception.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
 
-from airside.model import AirsideError, Call
+from airside.model import Call, Retry
+from airside.sdk.lane import THREADS, AgentCrash, Lane, crash
 
+__all__ = ("AgentCrash", "Invoker", "LaneName", "accepts", "is_async", "timeout_for")
 
-class AgentCrash(AirsideError):
-    """An agent's method tried to end the process or the loop; only its call ended."""
+LaneName = Literal["control", "refresh", "aside"]
+
+CONCURRENT = 2_000
+"""`async def` calls of one lane that may be under way at once."""
+_ASIDE = 4  # threads for what is asked in passing: links, foreign handles, the start of a log
 
 
 class Invoker:
     """Calls the methods of one agent. Plain `def` methods run on threads that belong to this agent alone.
 
-    `threads` bounds how many run at once in each of two lanes: one for create, delete and do, one for
-    the refreshes, so that slow creates never hold up a get.
+    There are two lanes of `threads` each: "control" for create, delete and do, "refresh" for the refreshes, so
+    that slow creates never hold up a get. A small third one, "aside", is for what takes no backend call.
     """
 
-    def __init__(self, name: str, *, threads: int = 16) -> None:
+    def __init__(self, name: str, *, threads: int = THREADS) -> None:
+        self.threads = threads
         self._name = name
-        self._threads = threads
-        self._lanes: dict[str, ThreadPoolExecutor] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
         self._async: dict[Callable[..., Any], bool] = {}
+        self._left: set[asyncio.Task[Any]] = set()
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """The lanes that have been used."""
+        return self._lanes
 
     async def invoke(
         self,
         method: Callable[..., Any],
         *args: Any,
         timeout: float | None,
-        lane: str = "refresh",
+        lane: LaneName = "refresh",
         **kwargs: Any,
     ) -> Any:
-        """The method's result; `TimeoutError` after `timeout` seconds.
+        """The method's result; `TimeoutError` after `timeout` seconds, `Retry` if it could not even begin.
 
         A thread cannot be stopped: after a timeout it runs on behind, and its result is dropped.
         """
-        if timeout is None:
-            return await self._run(method, args, kwargs, lane)
-        async with asyncio.timeout(timeout):
-            return await self._run(method, args, kwargs, lane)
-
-    def close(self) -> None:
-        """Let go of the threads without waiting for those that hang."""
-        for pool in self._lanes.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._lanes.clear()
-
-    async def _run(self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], lane: str) -> Any:
         known = self._async.get(method)
         if known is None:
             known = self._async[method] = is_async(method)
-        if known:
-            return await _guarded(method(*args, **kwargs))
-        context = contextvars.copy_context()
-        work = functools.partial(context.run, _call_safely, method, args, kwargs)
-        result = await asyncio.get_running_loop().run_in_executor(self._lane(lane), work)
-        if inspect.isawaitable(result):  # an `async def` behind a plain wrapper
-            self._async[method] = True
-            return await _guarded(result)
-        return result
+        if not known:
+            result = await self._lane(lane).run(functools.partial(method, *args, **kwargs), timeout=timeout)
+            if inspect.isawaitable(result):  # an `async def` behind a plain wrapper
+                self._async[method] = True
+                return await guarded(result, self._name)
+            return result
+        if len(self._left) >= CONCURRENT:
+            raise Retry(f"{len(self._left)} calls of {self._name} ignore that they were cancelled.")
+        try:
+            async with asyncio.timeout(timeout) as limit, self._turn(lane):
+                call = guarded(method(*args, **kwargs), self._name)
+                # A refresh, the most frequent call, does without a task of its own: its caller has one.
+                return await (call if lane == "refresh" else self._aloof(call))
+        except TimeoutError as exc:
+            if limit.expired():
+                raise TimeoutError(f"{self._name} did not come back within {timeout:g} s.") from exc
+            raise
 
-    def _lane(self, lane: str) -> ThreadPoolExecutor:
-        pool = self._lanes.get(lane)
-        if pool is None:
-            pool = ThreadPoolExecutor(self._threads, thread_name_prefix=f"{self._name}-{lane}")
-            self._lanes[lane] = pool
-        return pool
+    async def aside(self, function: Callable[[], Any], *, timeout: float) -> Any:
+        """What a blocking `function` of the agent's returns, on a thread of the lane for calls in passing."""
+        return await self._lane("aside").run(function, timeout=timeout)
+
+    def close(self) -> None:
+        """Let go of the threads without waiting for those that hang."""
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
+        self._turns.clear()
+        for task in self._left:
+            task.cancel()
+
+    async def _aloof(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The coroutine's result. One that ignores its cancellation is left behind: its caller ends nevertheless."""
+        task = asyncio.create_task(coroutine)
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            self._left.add(task)
+            task.add_done_callback(self._drop)
+            task.cancel()
+            raise
+        return task.result()
+
+    def _drop(self, task: asyncio.Task[Any]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else will look at it
+
+    def _lane(self, name: LaneName) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            size = _ASIDE if name == "aside" else self.threads
+            lane = self._lanes[name] = Lane(f"{self._name}-{name}", size)
+        return lane
+
+    def _turn(self, name: LaneName) -> asyncio.Semaphore:
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._turns[name] = asyncio.Semaphore(CONCURRENT)
+        return turn
 
 
 def is_async(method: Callable[..., Any]) -> bool:
@@ -112,25 +154,24 @@ def timeout_for(call: Call, limit: float) -> float:
     return limit if call.deadline is None else min(limit, max(0.0, call.deadline - time.monotonic()))
 
 
-async def _guarded(coroutine: Any) -> Any:
+async def guarded(coroutine: Any, agent: str) -> Any:  # noqa: ARG001 - the watchdog reads `agent`, see below
+    """The coroutine's result; nothing it raises ends more than this call.
+
+    The watchdog looks for this frame on the stack of a loop that does not turn, and for `agent` in it.
+    """
     try:
         return await coroutine
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as exc:
-        raise AgentCrash(f"{type(exc).__name__} raised in the agent") from exc
     except asyncio.CancelledError as exc:
         if is_cancelled():
             raise
-        raise AgentCrash("CancelledError raised in the agent") from exc
+        raise crash(exc) from exc
+    except Exception:
+        raise
+    except BaseException as exc:
+        raise crash(exc) from exc
 
 
 def is_cancelled() -> bool:
     """True if the task that runs now was told to stop: a `CancelledError` in it is then not the agent's own."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _call_safely(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    try:
-        return method(*args, **kwargs)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, asyncio.CancelledError) as exc:
-        raise AgentCrash(f"{type(exc).__name__} raised in the agent") from exc

@@ -237,6 +237,7 @@ class Server:
             self._pages = None
         await self.service.watch.close()
         await self.service.cancellation.close()
+        self.service.offload.close()
         while self.agents:
             agent = self.agents.pop()
             try:

@@ -37,6 +37,7 @@ class Job:
     answer: bytes = b""
     fresh_at: float = float("-inf")
     refresh: asyncio.Future[None] | None = None
+    refreshing_since: float = 0.0
     # -- when to refresh
     asked_at: float = 0.0
     period: float = 0.0
@@ -77,9 +78,9 @@ class Job:
 MAX_POLL_AFTER = 300.0
 
 
-def watched(identity: bytes, handle: Handle, agent: Agent, call: Call) -> Job:
+def watched(identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
     """A job of which nothing is known yet."""
-    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), _links(agent, handle))
+    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), links)
     job.resource = nothing_known(job)
     return job
 
@@ -96,12 +97,12 @@ def linked(job: Job, resource: Resource) -> Resource:
     return replace(resource, links=tuple(dict.fromkeys((*resource.links, *job.links))))
 
 
-def _links(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
+async def links_of(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
     """The links that the agent makes without its backend; one that fails makes none."""
     if "links" not in agent.supports or handle.kind is not Kind.JOB:
         return ()
     try:
-        return tuple(agent.links(handle.meta))
+        return tuple(await agent.links(handle.meta))
     except Exception:  # links are a courtesy
         log.exception("links failed", extra={"agent": agent.name, "key": handle.key})
         return ()

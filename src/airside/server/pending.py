@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_REQUEST = 32 * limits.KIB
 """A request travels in its pending handle up to this size, compressed; without it only this process can go on."""
+OVERDUE = 30.0
+"""Seconds beyond its last try for which a create may go on."""
 _MAX_UNPACKED = limits.REQUEST
 
 
@@ -64,13 +66,16 @@ class PendingAgent(Agent):
 
     async def get(self, meta: bytes, call: Call) -> Resource:
         del meta
-        overdue = time.time() - self._handle.created_at >= self.settings.create_timeout
+        age = time.time() - self._handle.created_at
+        overdue = age >= self.settings.create_timeout
         entry = self._resume(self._handle, call)
         if entry is None:
             return self._unknown(overdue=overdue)
         if entry.answer:
             return await self._truth(entry.answer, call)
-        if entry.task is None and overdue:
+        if entry.task is not None and age >= 2 * self.settings.create_timeout + OVERDUE:
+            entry.stopped = True  # the agent ignores its timeout; a job that shows all the same is cancelled
+        if overdue and (entry.task is None or entry.stopped):
             reason = sentence(entry.error) if entry.error else "the backend did not answer"
             text = f"The job could not be created within {self.settings.create_timeout:g} s: {reason}"
             return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")

@@ -28,6 +28,8 @@ LEAD = 1.0
 """Seconds, beyond the agent's p95 latency, by which a refresh precedes the expected ask."""
 BATCH = 100
 """Jobs in one call of `get_many`."""
+OVERDUE = 5.0
+"""Seconds beyond the agent's `call_timeout` after which a refresh is given up: its agent ignores the timeout."""
 GATHER = 0.02
 """Seconds to wait for more jobs before a batch goes out that somebody waits for."""
 
@@ -59,6 +61,8 @@ class Refresher:
 
     def refresh(self, job: Job) -> asyncio.Future[None]:
         """The refresh of a job that is under way, or a new one."""
+        if job.refresh is not None and self._is_overdue(job):
+            self._give_up(job, job.refresh)
         if job.refresh is None:
             self._start(job)
         assert job.refresh is not None  # noqa: S101 - `_start` sets it
@@ -104,7 +108,18 @@ class Refresher:
         if "get_many" in job.agent.supports:
             self._wait_for_batch(job)
         else:
+            job.refreshing_since = time.monotonic()
             job.refresh = self._spawn(self._refresh_one(job))
+
+    def _is_overdue(self, job: Job) -> bool:
+        return time.monotonic() - job.refreshing_since > job.agent.settings.call_timeout + OVERDUE
+
+    def _give_up(self, job: Job, refresh: asyncio.Future[None]) -> None:
+        """Count a refresh that does not end as a fault: the job must not wait for it."""
+        refresh.cancel()
+        error = TimeoutError(f"{job.agent.name} does not come back, though it was told to stop.")
+        began, job.refreshing_since = job.refreshing_since, time.monotonic()
+        job.refresh = self._spawn(self._judge(job, error, began))
 
     async def _refresh_one(self, job: Job) -> None:
         began = time.monotonic()
@@ -167,6 +182,7 @@ class Refresher:
         now = time.monotonic()
         group = self._join_group(job, now)
         job.refresh = asyncio.get_running_loop().create_future()
+        job.refreshing_since = now
         group.waiting.add(job)
         if group.due > now + GATHER:
             self._plan_round(group, now + GATHER)
@@ -197,6 +213,8 @@ class Refresher:
             if job.refresh is None:
                 job.refresh = waited[job] = asyncio.get_running_loop().create_future()
         began = time.monotonic()
+        for job in jobs:
+            job.refreshing_since = began
         try:
             answers = await agent.get_many([job.handle.meta for job in jobs], jobs[0].call)
             outcomes: list[Resource | Exception] = list(answers)

@@ -42,8 +42,9 @@ from airside.server.handle import (
     UnreadableHandle,
     unseal,
 )
-from airside.server.job import Job
+from airside.server.job import Job, links_of
 from airside.server.ledger import Ledger
+from airside.server.offload import Offload
 from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
@@ -76,6 +77,7 @@ class Service:
         self.agents = _by_type(agents)
         self.settings = settings
         self.hooks = hooks
+        self.offload = Offload()
         self.ledger = Ledger(settings.max_jobs, hooks)
         self.cancellation = Cancellation(hooks)
         self.creation = Creation(self.ledger, self.cancellation, keys, hooks, read=self._read, write=self._result)
@@ -116,16 +118,18 @@ class Service:
         """The result of a sync task, small enough for its handle."""
         _, result = await self._write(resource, handle)
         if len(result) > MAX_RESULT:
-            result = await asyncio.to_thread(_spill, result, handle.output_prefix)
+            result = await self.offload.run(handle.task_type.name, _spill, result, handle.output_prefix)
         return result
 
     async def _read(self, request: Request, key: str) -> Task:
         """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
+        owner = request.template.type
         if request.ByteSize() > self.settings.off_loop_bytes:
-            return await asyncio.to_thread(_read_whole, request, key)
+            whole: Task = await self.offload.run(owner, _read_whole, request, key)
+            return whole
         task = read_request(request, key=key)
         if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
-            await asyncio.to_thread(task.inputs.prefetch)
+            await self.offload.run(owner, task.inputs.prefetch)
         return task
 
     # -- get --------------------------------------------------------------------------------------------------------
@@ -144,8 +148,12 @@ class Service:
         job = self.watch.known(identity)
         if job is not None:
             return job
-        handle, agent = self._open(data, named)
-        job = self.watch.job(identity, handle, agent, _call(handle, connection, None))
+        handle, agent = await self._open(data, named)
+        links = await links_of(agent, handle)
+        job = self.watch.known(identity)
+        if job is not None:  # another ask was quicker
+            return job
+        job = self.watch.job(identity, handle, agent, _call(handle, connection, None), links)
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
@@ -156,7 +164,7 @@ class Service:
             )
         return job
 
-    def _open(self, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
+    async def _open(self, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
         """The handle in these bytes and the agent for it; an absent one if this service cannot serve it now."""
         try:
             handle = self._unseal(data)
@@ -165,7 +173,7 @@ class Service:
             raise
         except ForeignHandle as exc:
             foreign = self._agent(named)
-            meta = foreign.read_handle(data)
+            meta = await foreign.read_handle(data)
             if meta is None:
                 self._tell(What.FOREIGN, named, str(exc))
                 raise
@@ -225,7 +233,7 @@ class Service:
         self, data: bytes, named: TaskType, *, after: str, limit: int, connection: Connection | None
     ) -> AsyncIterator[LogLine]:
         """The job's log lines, as they come."""
-        handle, agent = self._offering("logs", data, named)
+        handle, agent = await self._offering("logs", data, named)
         if handle.kind is not Kind.JOB:  # no job was made, or none is known by this handle yet
             return
         async for line in agent.logs(handle.meta, after=after, limit=limit, call=_call(handle, connection, None)):
@@ -243,7 +251,7 @@ class Service:
         connection: Connection | None,
     ) -> Sequence[Metric]:
         """The job's metrics; raises `NoData` if there are none in the range."""
-        handle, agent = self._offering("metrics", data, named)
+        handle, agent = await self._offering("metrics", data, named)
         call = _call(handle, connection, None)
         found: Sequence[Metric] = ()
         if handle.kind is Kind.JOB:
@@ -252,8 +260,8 @@ class Service:
             raise NoData(f"Agent {agent.name} has no metrics between {start.isoformat()} and {end.isoformat()}.")
         return found
 
-    def _offering(self, method: str, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
-        handle, agent = self._open(data, named)
+    async def _offering(self, method: str, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
+        handle, agent = await self._open(data, named)
         if method not in agent.supports:
             raise NotOffered(f"Agent {agent.name or named} offers no {method}.")
         return handle, agent
@@ -275,7 +283,8 @@ class Service:
         with contextlib.suppress(OutputsTooLarge):
             if not needs_io(resource):
                 return resource, write_resource(resource, declared, deleted=deleted, job=handle.key)
-        settled = await asyncio.to_thread(resolve, resource, declared, handle.output_prefix, job=handle.key)
+        owner = handle.task_type.name
+        settled = await self.offload.run(owner, resolve, resource, declared, handle.output_prefix, job=handle.key)
         return settled, write_resource(settled, declared, deleted=deleted, job=handle.key)
 
 

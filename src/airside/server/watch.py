@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from airside.model import Call, Phase, Resource
+from airside.model import Call, LogLink, Phase, Resource
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle
@@ -32,9 +32,9 @@ class Watch:
         self._refresher = Refresher(self.record, hooks, by_itself=settings.max_age != 0)
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()  # the one asked for longest ago comes first
 
-    def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call) -> Job:
+    def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
         """Watch the job of a handle from now on."""
-        job = self._jobs[identity] = watched(identity, handle, agent, call_for_refresh(call))
+        job = self._jobs[identity] = watched(identity, handle, agent, call_for_refresh(call), links)
         if len(self._jobs) > self._settings.max_jobs:
             self._drop_first()
         return job

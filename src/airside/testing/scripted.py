@@ -109,7 +109,7 @@ class ScriptedAgent(Agent):
         meta: bytes | None = await self._answer("find", task)
         return meta
 
-    def links(self, meta: bytes) -> Sequence[LogLink]:
+    async def links(self, meta: bytes) -> Sequence[LogLink]:
         if "links" not in self.supports:
             return ()
         links: Sequence[LogLink] = self._step("links", meta)
@@ -131,7 +131,7 @@ class ScriptedAgent(Agent):
         series: Sequence[Metric] = await self._answer("metrics", meta)
         return series
 
-    def read_handle(self, data: bytes) -> bytes | None:
+    async def read_handle(self, data: bytes) -> bytes | None:
         self.received.append(Received("read_handle", meta=data))
         meta: bytes | None = self._step("read_handle", data) if "read_handle" in self.supports else None
         return meta
