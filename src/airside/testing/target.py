@@ -72,14 +72,17 @@ def load_file(path: Path) -> ModuleType:
 def address_of(agent: object) -> str:
     """Where another process finds the class of this agent: `module:Class`, or its file if that is not on the path.
 
-    Raises `UsageError` for a class that only exists inside a function.
+    Raises `UsageError` for a class that only exists inside a function, or in no file at all.
     """
     if isinstance(agent, str):
         return agent
     cls = agent if isinstance(agent, type) else type(agent)
     if "<locals>" in cls.__qualname__:
         raise UsageError(f"{cls.__qualname__} is defined inside a function; move it to the top of its module.")
-    where = cls.__module__ if _on_path(cls.__module__, cls) else inspect.getfile(cls)
+    try:
+        where = cls.__module__ if _on_path(cls.__module__, cls) else inspect.getfile(cls)
+    except (TypeError, OSError):
+        raise UsageError(f"{cls.__qualname__} is in no file; put it into a module of its own.") from None
     return f"{where}:{cls.__qualname__}"
 
 
