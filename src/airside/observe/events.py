@@ -43,15 +43,20 @@ class What(StrEnum):
     """A file has changed and is in use: `operation` says whose, `tls` or `tokens`."""
     NOT_RELOADED = "file_not_reloaded"
     """A file has changed into something that cannot be used; its last content stays in use."""
+    LOOP_BLOCKED = "loop_blocked"
+    """The event loop does not turn: an agent blocks it. Told while it lasts, from another thread than the loop's."""
+    LOOP_LAG = "loop_lag"
+    """How long the loop made others wait, at worst, in the last second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened. `operation` is the verb, `code` a gRPC status or an error code, `seconds` how long
-    it took, `size` how many bytes came in."""
+    it took, `size` how many bytes came in, `agent` the agent's name where the task type does not say enough."""
 
     what: What
     task_type: str = ""
+    agent: str = ""
     operation: str = ""
     code: str = ""
     seconds: float = 0.0
@@ -65,6 +70,8 @@ Hook = Callable[[Event], None]
 
 class Hooks:
     """Tells each event to every hook. A hook that raises is logged, and the others are told.
+
+    Most events are told on the loop, some on another thread: a hook must bear both.
 
     >>> seen = []
     >>> Hooks([seen.append]).tell(Event(what=What.JOINED, key="k"))

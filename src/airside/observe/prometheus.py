@@ -49,6 +49,12 @@ class Metrics:
         self._decisions = prometheus.Counter(
             "airside_decisions", "What the service decided.", ("task_type", "decision"), registry=self._registry
         )
+        self._lag = prometheus.Histogram(
+            "airside_loop_lag_seconds",
+            "The longest that the event loop made others wait, each second.",
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
         self._types: set[str] = set()
 
     def __call__(self, event: Event) -> None:
@@ -64,6 +70,8 @@ class Metrics:
                 self._failures.labels(kind, event.operation, event.code).inc()
             case What.REFRESH:
                 self._backend.labels(kind).observe(event.seconds)
+            case What.LOOP_LAG:
+                self._lag.observe(event.seconds)
             case _:
                 self._decisions.labels(kind, event.what.value).inc()
 

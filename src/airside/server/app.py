@@ -29,6 +29,7 @@ from airside.server.service import Service
 from airside.server.settings import ServerSettings
 from airside.server.tls import Certificates, TlsFiles
 from airside.server.tokens import TokenGate, Tokens
+from airside.server.watchdog import Watchdog
 from airside.wire import limits
 from airside.wire.families import FAMILIES
 
@@ -87,6 +88,7 @@ class Server:
         self.broken = list(broken)
         self._grpc: grpc.aio.Server | None = None
         self._pages: HttpPages | None = None
+        self._watchdog: Watchdog | None = None
         self.port = 0
         self.metrics_port: int | None = None
 
@@ -102,6 +104,8 @@ class Server:
         try:
             await self._open_agents()
             self.service = Service(self.agents, self._settings, self._keys, self._hooks)
+            self._watchdog = Watchdog(self.agents, self._hooks)
+            self._watchdog.start()
             await self._listen()
         except BaseException:
             await self._close()
@@ -238,6 +242,8 @@ class Server:
         await self.service.watch.close()
         await self.service.cancellation.close()
         self.service.offload.close()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         while self.agents:
             agent = self.agents.pop()
             try:
