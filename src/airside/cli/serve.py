@@ -16,7 +16,7 @@ import click
 from airside.cli.exits import Exit
 from airside.cli.registry import options_table
 from airside.cli.selection import names_of, selected
-from airside.cli.serve_security import listen_host, security_flags, tls_files
+from airside.cli.serve_security import SigningOptions, listen_host, security_flags, signing_keys, tls_files
 from airside.cli.settings import Settings, load_settings
 from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
@@ -46,6 +46,7 @@ class ServeOptions:
     tls_key: str = ""
     client_ca: str = ""
     token_file: str = ""
+    signing: SigningOptions | None = None
     modules: list[str] | None = None
     agents: list[str] | None = None
     """The agents to serve, by name or task type; None is all that are installed."""
@@ -134,6 +135,7 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
             grace=options.grace,
         ),
         options=_agent_options(settings, registry, agents),
+        keys=signing_keys(options.signing),
         tls=tls_files(options),
         token_file=Path(options.token_file) if options.token_file else None,
         hooks=[metrics] if metrics else [],

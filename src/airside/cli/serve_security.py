@@ -1,8 +1,9 @@
-"""What `airside serve` is told of its callers: TLS and tokens."""
+"""What `airside serve` is told of its callers, and of what it signs: TLS, tokens, keys."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +12,7 @@ import click
 from airside.model import UsageError
 
 if TYPE_CHECKING:
+    from airside.server.handle import SigningKeys
     from airside.server.tls import TlsFiles
 
 _FLAGS = (
@@ -19,6 +21,15 @@ _FLAGS = (
     click.option("--client-ca", metavar="FILE", help="Callers must show a certificate of these authorities (PEM)."),
     click.option("--token-file", metavar="FILE", help="Callers must send one of the tokens in this file, one a line."),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningOptions:
+    """The table `[serve.signing]`: a folder of keys, one a file, and the name of the one that signs."""
+
+    keys: str
+    current: str
+    require: bool = False
 
 
 class SecurityOptions(Protocol):
@@ -77,3 +88,13 @@ def tls_files(options: SecurityOptions) -> TlsFiles | None:
         key=Path(options.tls_key),
         client_ca=Path(options.client_ca) if options.client_ca else None,
     )
+
+
+def signing_keys(options: SigningOptions | None) -> SigningKeys:
+    """The keys of the table `[serve.signing]`; without it handles are not signed."""
+    from airside.server.handle import UNSIGNED
+    from airside.server.keys import read_keys
+
+    if options is None:
+        return UNSIGNED
+    return read_keys(Path(options.keys), options.current, require=options.require)

@@ -141,7 +141,7 @@ def unseal(data: bytes, keys: SigningKeys = UNSIGNED) -> Handle:
     mac, packed = data[_HEADER : _HEADER + mac_length], data[_HEADER + mac_length :]
     try:
         body = msgpack.unpackb(packed, strict_map_key=False)
-        _verify(mac, body.get(_KEY_ID, ""), version, packed, keys)
+        _verify(mac, body, version, packed, keys)
         return _read(body)
     except HandleError:
         raise
@@ -166,9 +166,11 @@ def _read(body: Mapping[int, Any]) -> Handle:
     )
 
 
-def _verify(mac: bytes, key_id: str, version: int, packed: bytes, keys: SigningKeys) -> None:
+def _verify(mac: bytes, body: Mapping[int, Any], version: int, packed: bytes, keys: SigningKeys) -> None:
+    key_id = body.get(_KEY_ID, "")
     if not mac:
-        if keys.require:
+        # Anybody can write an unsigned handle, so it must not choose whose credentials are used.
+        if keys.require or (keys.known and body.get(_CONNECTION)):
             raise BadSignature("the job handle is not signed")
         return
     if key_id not in keys.known:

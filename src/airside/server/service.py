@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import TypeAlias
@@ -22,12 +23,12 @@ from airside.model import (
     Phase,
     PluginError,
     Resource,
-    Retry,
     Task,
     TaskType,
 )
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
+from airside.server.absent import AbsentAgent
 from airside.server.cancellation import Cancellation
 from airside.server.creation import MAX_RESULT, Creation, call_of, code_of, fingerprint, finished, new_handle, patience
 from airside.server.declared import unpack_declared
@@ -158,7 +159,7 @@ class Service:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
             job.resource, job.answer = _result_of(handle), handle.result
-        elif handle.kind is Kind.PENDING:
+        elif handle.kind is Kind.PENDING and not isinstance(agent, AbsentAgent):
             job.agent = PendingAgent(
                 agent, handle, partial(self.creation.resume, agent), self._opened, self.cancellation.ask
             )
@@ -169,7 +170,7 @@ class Service:
         try:
             handle = self._unseal(data)
         except BadSignature as exc:
-            self._tell(What.FOREIGN, named, str(exc))
+            self._tell(What.FORGED, named, str(exc))
             raise
         except ForeignHandle as exc:
             foreign = self._agent(named)
@@ -179,13 +180,16 @@ class Service:
                 raise
             return Handle(task_type=named, meta=meta, created_at=0.0), foreign
         except UnreadableHandle as exc:
-            self._tell(What.UNSERVED, named, str(exc))
-            return Handle(task_type=named), AbsentAgent(str(exc))
+            return self._absent(Handle(task_type=named), named, str(exc))
         agent = self.agents.get(handle.task_type)
         if agent is None:
-            agent = AbsentAgent(f"no agent here serves task type {handle.task_type} now")
-            self._tell(What.UNSERVED, named, f"task type {handle.task_type}")
+            return self._absent(handle, named, f"no agent here serves task type {handle.task_type} now")
         return handle, agent
+
+    def _absent(self, handle: Handle, named: TaskType, reason: str) -> tuple[Handle, Agent]:
+        """The job is honest, but nobody here can answer for it now: RUNNING from the start, with the reason."""
+        self._tell(What.UNSERVED, named, reason)
+        return replace(handle, created_at=0.0), AbsentAgent(reason, self.settings.unserved_tolerance)
 
     def _opened(self, sealed: bytes) -> tuple[Handle, Agent]:
         handle = self._unseal(sealed)
@@ -286,21 +290,6 @@ class Service:
         owner = handle.task_type.name
         settled = await self.offload.run(owner, resolve, resource, declared, handle.output_prefix, job=handle.key)
         return settled, write_resource(settled, declared, deleted=deleted, job=handle.key)
-
-
-class AbsentAgent(Agent):
-    """Stands in for an agent that is not served here now. Its jobs are honest: they must not fail at once."""
-
-    def __init__(self, reason: str) -> None:
-        self._reason = reason
-
-    async def get(self, meta: bytes, call: Call) -> Resource:
-        del meta, call
-        raise Retry(self._reason)
-
-    async def delete(self, meta: bytes, call: Call) -> None:
-        del meta, call
-        raise Retry(self._reason)
 
 
 def _by_type(agents: Sequence[Agent]) -> Mapping[TaskType, Agent]:

@@ -31,6 +31,8 @@ class ServerSettings:
     max_request_bytes: int = limits.REQUEST
     off_loop_bytes: int = 256 * limits.KIB
     """Requests over this size are parsed and converted on a thread, not on the loop."""
+    unserved_tolerance: float = 7200.0
+    """How long a job whose handle is ours but cannot be served here now is answered RUNNING."""
     max_jobs: int = 200_000
     """How many jobs are remembered at once; the ones unasked for longest are forgotten first."""
 
