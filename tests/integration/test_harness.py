@@ -282,6 +282,11 @@ class NeedsArgument(FileJobs):
         self.host = host
 
 
+class Refuses(FileJobs):
+    def __init__(self) -> None:
+        raise ValueError("no licence")
+
+
 @pytest.mark.parametrize(
     ("agent", "problem"),
     [
@@ -291,6 +296,7 @@ class NeedsArgument(FileJobs):
         ("no/such/file.py:Agent", "There is no file no/such/file.py"),
         (object(), "object is not an agent"),
         (NeedsArgument, "NeedsArgument cannot be made without arguments: .*host"),
+        (Refuses, "^Refuses cannot be made: ValueError: no licence$"),
     ],
 )
 def test_what_is_no_agent_is_said_in_a_sentence(agent: object, problem: str) -> None:
@@ -298,11 +304,21 @@ def test_what_is_no_agent_is_said_in_a_sentence(agent: object, problem: str) -> 
         harness(agent)
 
 
-def test_a_file_that_raises_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.py"
-    path.write_text("raise ValueError('no licence')")
-    with pytest.raises(UsageError, match=r"broken\.py cannot be imported: ValueError: no licence"):
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("raise ValueError('no licence')", "ValueError: no licence"), ("raise SystemExit(4)", "SystemExit: 4")],
+)
+def test_what_raises_on_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str
+) -> None:
+    path = tmp_path / "broken_agents.py"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=rf"broken_agents\.py cannot be imported: {problem}"):
         harness(f"{path}:Agent")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_agents")
+    with pytest.raises(UsageError, match=f"^Module 'broken_agents' cannot be imported: {problem}$"):
+        harness("broken_agents:Agent")
 
 
 def test_a_wrong_wire_is_refused() -> None:
@@ -316,6 +332,12 @@ def test_a_local_class_cannot_go_to_another_process() -> None:
 
     with pytest.raises(UsageError, match="Local is defined inside a function"):
         harness(Local, process=True)
+
+
+def test_a_class_in_no_file_cannot_go_to_another_process() -> None:
+    typed_in = type("TypedIn", (FileJobs,), {"__module__": "builtins"})
+    with pytest.raises(UsageError, match="TypedIn is in no file; put it into a module"):
+        harness(typed_in, process=True)
 
 
 async def test_a_type_that_is_not_served_is_refused() -> None:

@@ -604,8 +604,8 @@ async def test_a_get_that_returns_something_else_says_what(garbage: object, wire
     ids=str,
 )
 async def test_odd_fields_of_a_resource_do_not_stop_the_answers(fields: dict[str, Any], wire: Wire) -> None:
-    resource = Resource(**{"phase": Phase.RUNNING, **fields})
-    async with harness(ScriptedAgent(get=resource), wire=wire) as h:
+    agent = ScriptedAgent(get=lambda _: Resource(**{"phase": Phase.RUNNING, **fields}))
+    async with harness(agent, wire=wire) as h:
         job = await h.create()
         for _ in range(2):
             assert (await h.get(job)).phase in set(Phase) - {Phase.UNDEFINED}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airside import PluginError, Registry, Resource, SyncAgent, Task
+from airside import AsyncAgent, PluginError, Registry, Resource, SyncAgent, Task
 from airside.model import Phase
+from airside.sdk.discovery import load_modules
 
 
 class Adder(SyncAgent):
@@ -42,3 +43,24 @@ def test_agent_without_do_is_refused_in_one_sentence() -> None:
 
     with pytest.raises(PluginError, match=r"^Agent Broken \(SyncAgent\) has no method do\.$"):
         Registry().register(Broken())
+
+
+def test_metadata_that_is_not_json_is_refused_when_it_is_registered() -> None:
+    class Broken(AsyncAgent[complex]):
+        task_type = "x"
+
+        def create(self, task: Task) -> complex:
+            return 1j
+
+        def get(self, job: complex) -> Resource:
+            return Resource(Phase.RUNNING)
+
+        def delete(self, job: complex) -> None: ...
+
+    with pytest.raises(PluginError, match=r"^Agent Broken: Job metadata complex must be a dataclass"):
+        Registry().register(Broken())
+
+
+def test_a_file_is_no_module() -> None:
+    with pytest.raises(PluginError, match=r"^'agents/mine\.py' is a file; name the module, as in 'mine'\.$"):
+        load_modules(Registry(), ["agents/mine.py"])

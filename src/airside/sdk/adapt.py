@@ -9,11 +9,10 @@ from typing import Any
 
 from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
-from airside.sdk.declare import check, metadata_type_of, name_of, settings_of, task_types_of
+from airside.sdk.declare import check, metadata_codec, name_of, settings_of, task_types_of
 from airside.sdk.discovery import explain
 from airside.sdk.invoke import Invoker, LaneName, accepts, takes_argument, timeout_for
 from airside.sdk.lane import THREADS
-from airside.sdk.metadata import codec_for
 from airside.sdk.options import types_of
 from airside.sdk.registry import Registration, Registry
 from airside.sdk.stream import Streams
@@ -124,7 +123,7 @@ class AsyncFace(Face):
     def __init__(self, author: AsyncAgent[Any]) -> None:
         super().__init__(author)
         self.supports = frozenset(name for name in _OPTIONAL if callable(getattr(author, name, None)))
-        self.codec = codec_for(metadata_type_of(author))
+        self.codec = metadata_codec(author)
         self._streams = Streams(self.name, self.invoker)
 
     async def create(self, task: Task, call: Call) -> bytes:

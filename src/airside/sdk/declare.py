@@ -13,6 +13,7 @@ from typing import Any
 from airside.model import PluginError, TaskType
 from airside.sdk.agent import Agent, AgentSettings, AsyncAgent, SyncAgent
 from airside.sdk.agent_base import AgentBase
+from airside.sdk.metadata import MetadataCodec, codec_for
 
 _REQUIRED: dict[type, tuple[str, ...]] = {
     AsyncAgent: ("create", "get", "delete"),
@@ -80,6 +81,8 @@ def check(agent: object) -> None:
         raise PluginError(f"Agent {name_of(agent)} ({face.__name__}) has no method {' and no method '.join(missing)}.")
     task_types_of(agent)
     settings_of(agent)
+    if isinstance(agent, AsyncAgent):
+        metadata_codec(agent)
     if face is not AgentBase:
         for name, arguments in _ARGUMENTS.items():
             _check_arguments(agent, name, *arguments)
@@ -119,6 +122,15 @@ def _shown(signature: inspect.Signature) -> str:
             return_annotation=signature.empty,
         )
     )
+
+
+def metadata_codec(agent: AsyncAgent[Any]) -> MetadataCodec[Any]:
+    """How the agent's job metadata travels. Raises `PluginError` if it cannot, naming the agent."""
+    metadata_type = metadata_type_of(agent)
+    try:
+        return codec_for(metadata_type)
+    except PluginError as exc:
+        raise PluginError(f"Agent {name_of(agent)}: {exc}") from None
 
 
 def metadata_type_of(agent: AsyncAgent[Any]) -> Any:

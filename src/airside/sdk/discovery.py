@@ -44,6 +44,8 @@ def load_modules(registry: Registry, modules: Sequence[str]) -> None:
     if here not in sys.path:
         sys.path.insert(0, here)
     for module in modules:
+        if module.endswith(".py"):
+            raise PluginError(f"{module!r} is a file; name the module, as in {Path(module).stem!r}.")
         try:
             importlib.import_module(module)
         except KeyboardInterrupt:

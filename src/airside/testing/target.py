@@ -64,7 +64,9 @@ def load_file(path: Path) -> ModuleType:
     sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a file that calls sys.exit, too
         raise UsageError(f"{path} cannot be imported: {explain(exc)}") from exc
     return module
 
@@ -92,7 +94,9 @@ def _load_module(name: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a module that calls sys.exit, too
         raise UsageError(f"Module {name!r} cannot be imported: {explain(exc)}") from exc
 
 
@@ -112,6 +116,8 @@ def _made(factory: Any) -> Any:
         return factory()
     except TypeError as exc:
         raise PluginError(f"{factory.__name__} cannot be made without arguments: {exc}") from exc
+    except Exception as exc:
+        raise PluginError(f"{factory.__name__} cannot be made: {explain(exc)}") from exc
 
 
 def _agents_in(module: ModuleType) -> list[str]:

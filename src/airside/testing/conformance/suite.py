@@ -159,8 +159,8 @@ def _in_another_process(
     target: object, tables: Mapping[str, Mapping[str, Any]] | None, folder: Path
 ) -> Callable[[], Service] | None:
     """What serves the agent in a process of its own; None for an agent that only this process can make."""
-    if not isinstance(target, str | type):
-        return None
+    if not isinstance(target, str | type) or getattr(target, "__module__", "") == "__main__":
+        return None  # a script would be run once more, with all that it does
     try:
         where = address_of(target)
     except UsageError:
