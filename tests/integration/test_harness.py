@@ -316,9 +316,40 @@ def test_what_raises_on_import_is_named(
     with pytest.raises(UsageError, match=rf"broken_agents\.py cannot be imported: {problem}"):
         harness(f"{path}:Agent")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "broken_agents")
     with pytest.raises(UsageError, match=f"^Module 'broken_agents' cannot be imported: {problem}$"):
         harness("broken_agents:Agent")
+
+
+_QUEUE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from neighbour import DONE
+from airside import AsyncAgent, Resource
+
+@dataclass
+class Ticket:
+    number: Number
+
+Number = int
+
+class Queue(AsyncAgent[Ticket]):
+    task_type = "queue"
+    def create(self, task): return Ticket(1)
+    def get(self, job): return Resource(DONE, message=f"{job.number}")
+    def delete(self, job): ...
+"""
+
+
+@pytest.mark.parametrize("process", [False, True])
+async def test_a_file_may_have_neighbours_and_the_name_of_a_known_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: bool
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "neighbour.py").write_text("from airside import Phase\nDONE = Phase.SUCCEEDED\n")
+    (tmp_path / "queue.py").write_text(_QUEUE)
+    async with harness(f"{tmp_path}/queue.py:Queue", process=process) as h:
+        assert (await h.finish(await h.create())).message == "1"
+    assert sys.modules["queue"].__file__ != str(tmp_path / "queue.py")
 
 
 def test_a_wrong_wire_is_refused() -> None:

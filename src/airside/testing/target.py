@@ -54,21 +54,34 @@ def load(target: str) -> Any:
 
 
 def load_file(path: Path) -> ModuleType:
-    """The module in a file, under the file's own name."""
+    """The module in a file, under the file's own name unless another module has it."""
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path = path.resolve()
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # it may import its neighbours, and hides no module by its own name
+    name = path.stem if _is_free(path.stem, path) else f"_airside_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up there
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # a file that calls sys.exit, too
+        del sys.modules[name]
         raise UsageError(f"{path} cannot be imported: {explain(exc)}") from exc
     return module
+
+
+def _is_free(name: str, path: Path) -> bool:
+    """True if importing this name gives this file, or nothing."""
+    known = sys.modules.get(name)
+    if known is not None:
+        return getattr(known, "__file__", None) == str(path)
+    spec = importlib.machinery.PathFinder.find_spec(name)
+    return spec is None or spec.origin == str(path)
 
 
 def address_of(agent: object) -> str:
