@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import patch
 
 import click
@@ -148,7 +149,8 @@ RUNNABLE = [page for page in PAGES if any(is_runnable(block) for block in blocks
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    names: dict[str, object] = {"__name__": "__page__"}
+    module = ModuleType("__page__")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
     with patch.dict(os.environ):
         for block in filter(is_runnable, blocks(page)):
             if block.mark.startswith("file="):
@@ -156,7 +158,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(block.text)
             elif block.language == "python":
-                exec(compile(block.text, name_of(page), "exec"), names)  # noqa: S102 - our own documentation
+                exec(compile(block.text, name_of(page), "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own documentation
             else:
                 try_commands(block, tmp_path)
 
