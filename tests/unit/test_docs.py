@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import inspect
 import os
 import re
 import subprocess
@@ -26,6 +27,7 @@ import click
 import pytest
 import yaml
 
+import airside as public
 from airside import Phase
 from airside.cli.exits import Exit
 from airside.cli.main import COMMANDS, airside
@@ -278,3 +280,10 @@ def test_every_command_is_listed_with_its_flags(name: str) -> None:
 def test_no_command_is_listed_that_is_not_there() -> None:
     headings = re.findall(r"^## airside (\w+)$", (ROOT / "docs" / "reference" / "cli.md").read_text(), re.MULTILINE)
     assert sorted(headings) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(set(public.__all__) - {"AgentRegistry"}))
+def test_every_public_name_has_an_example_and_is_in_the_documentation(name: str) -> None:
+    example = inspect.getdoc(getattr(public, name)) or ""
+    assert ">>> " in example
+    assert any(re.search(rf"\b{name}\b", page.read_text()) for page in PAGES)

@@ -64,6 +64,12 @@ async def arun(
     """Run a task and return its outputs by name: `run`, for code that is async itself.
 
     If the awaiting task is cancelled, the job is cancelled too, and waited for.
+
+    >>> import asyncio
+    >>> from airside import TaskTemplate, arun, kwtypes
+    >>> hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
+    >>> asyncio.run(arun(hello, x=3))
+    {'x': 3}
     """
     return await _run(task, inputs, endpoint, agents, options)
 

@@ -60,7 +60,11 @@ class Fail(AgentError):
 
 
 class NotFound(AgentError):
-    """The backend does not know the job that the metadata names."""
+    """The backend does not know the job that the metadata names.
+
+    >>> NotFound("no job 7").code
+    'JobNotFound'
+    """
 
     code = "JobNotFound"
 
@@ -79,7 +83,13 @@ class ConversionError(AirsideError):
 
 
 class UsageError(AirsideError):
-    """A mistake of the person at the keyboard; its text is one sentence that says what to do."""
+    """A mistake of the person at the keyboard; its text is one sentence that says what to do.
+
+    >>> from airside import TaskTemplate
+    >>> TaskTemplate(name="", task_type="echo")
+    Traceback (most recent call last):
+    airside.model.errors.UsageError: A task needs a name and a task_type.
+    """
 
 
 class MissingExtra(UsageError):
@@ -95,11 +105,21 @@ class MissingExtra(UsageError):
 
 
 class PluginError(UsageError):
-    """An agent class, or the module that should hold it, cannot be used."""
+    """An agent class, or the module that should hold it, cannot be used.
+
+    >>> from airside import Registry, SyncAgent
+    >>> Registry().register(SyncAgent())
+    Traceback (most recent call last):
+    airside.model.errors.PluginError: Agent SyncAgent (SyncAgent) has no method do.
+    """
 
 
 class TaskError(AirsideError):
-    """A task ended without success. `phase`, `code` and `message` say how."""
+    """A task ended without success. `phase`, `code` and `message` say how.
+
+    >>> TaskError("no such table: trips", code="TableNotFound").code
+    'TableNotFound'
+    """
 
     def __init__(self, message: str, *, code: str = "", phase: object = None) -> None:
         super().__init__(f"{code}: {message}" if code else message)

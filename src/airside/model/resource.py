@@ -15,6 +15,9 @@ class OutputsAt:
     """The outputs are not values but a file that the job wrote: `uri/outputs.pb`.
 
     On a failed phase the service reads `uri/error.pb` instead, if it is there.
+
+    >>> OutputsAt("s3://bucket/run/0").uri
+    's3://bucket/run/0'
     """
 
     uri: str
@@ -22,7 +25,11 @@ class OutputsAt:
 
 @dataclass(frozen=True, slots=True)
 class LogLink:
-    """A link that Flyte's console shows beside the task."""
+    """A link that Flyte's console shows beside the task.
+
+    >>> LogLink("https://example.org/jobs/1", "Job").name
+    'Job'
+    """
 
     uri: str
     name: str = ""
@@ -33,6 +40,9 @@ class LogLine:
     """One line of a job's log. `cursor` is where the next page would begin, as the agent counts.
 
     `originator` is "user", "system" or empty; `timestamp` is timezone-aware.
+
+    >>> LogLine("3 rows read", originator="user", cursor="17").cursor
+    '17'
     """
 
     message: str
@@ -43,7 +53,12 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One series of a job's metrics: (time, value) points under a name and labels."""
+    """One series of a job's metrics: (time, value) points under a name and labels.
+
+    >>> from datetime import UTC
+    >>> Metric("cpu", [(datetime(2024, 1, 2, tzinfo=UTC), 0.5)], {"pod": "a"}).points[0][1]
+    0.5
+    """
 
     name: str
     points: Sequence[tuple[datetime, float]]

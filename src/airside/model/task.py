@@ -29,7 +29,11 @@ class TaskType(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The declared inputs and outputs of a task: Python types by name."""
+    """The declared inputs and outputs of a task: Python types by name.
+
+    >>> Interface(inputs={"x": int}).inputs["x"]
+    <class 'int'>
+    """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +41,11 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A SQL statement and its dialect ("ansi", "hive", "other", or empty)."""
+    """A SQL statement and its dialect ("ansi", "hive", "other", or empty).
+
+    >>> Sql("SELECT 1").statement
+    'SELECT 1'
+    """
 
     statement: str
     dialect: str = ""
@@ -49,6 +57,9 @@ class Container:
 
     `requests` and `limits` map a resource ("cpu", "memory", "gpu", "storage", "ephemeral_storage")
     to a Kubernetes quantity ("500m", "1Gi").
+
+    >>> Container(image="python:3.12-slim", command=("python", "-V"), limits={"cpu": "500m"}).command
+    ('python', '-V')
     """
 
     image: str = ""
@@ -65,6 +76,9 @@ class Execution:
 
     `attempt` counts from 0. `task_name` and `task_version` are the template's id; `name` is the
     execution's. Nothing here is verified by Airside: the caller says it.
+
+    >>> Execution(project="flights", domain="production", attempt=1).attempt
+    1
     """
 
     project: str = ""
@@ -107,6 +121,9 @@ class Call:
     `deadline` is a `time.monotonic()` value, or None if the caller waits for ever; `key` names the
     task attempt that the job belongs to (32 lower-case hex digits, or empty if unknown); `task_type` is
     the job's type, or None if unknown, for agents that serve several.
+
+    >>> Call(output_prefix="s3://bucket/run/0").remaining is None
+    True
     """
 
     connection: Connection | None = None
@@ -130,6 +147,9 @@ class Task:
     `custom`: settings that the task's author gave to this kind of task. `key` names this attempt: the
     same attempt asked for twice has the same key, so it is what makes a create idempotent.
     `template` is the untouched protobuf, for whoever needs it.
+
+    >>> Task(type=TaskType("add"), inputs={"a": 1, "b": 2}).inputs["a"]
+    1
     """
 
     type: TaskType

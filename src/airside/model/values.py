@@ -20,7 +20,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A folder somewhere: a Flyte blob of many parts."""
+    """A folder somewhere: a Flyte blob of many parts.
+
+    >>> Directory("s3://bucket/trips").uri
+    's3://bucket/trips'
+    """
 
     uri: str
     format: str = ""

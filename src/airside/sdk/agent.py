@@ -36,6 +36,16 @@ class Agent:
     Authors write `AsyncAgent` or `SyncAgent` instead; a proxy to an agent elsewhere implements this one.
     A method raises `Retry`, `Fail` or `NotFound` to say how it went wrong; any other exception is
     an unexpected failure, treated as recoverable. `supports` names the optional methods that do something.
+
+    >>> from airside import Phase
+    >>> class Instant(Agent):
+    ...     name = "instant"
+    ...     task_types = (TaskType("instant"),)
+    ...     async def create(self, task: Task, call: Call) -> bytes:
+    ...         return task.key.encode()
+    ...     async def get(self, meta: bytes, call: Call) -> Resource:
+    ...         return Resource(Phase.SUCCEEDED)
+    ...     async def delete(self, meta: bytes, call: Call) -> None: ...
     """
 
     name: str = ""

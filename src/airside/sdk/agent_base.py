@@ -17,6 +17,17 @@ class AgentBase(AgentDeclaration):
 
     The messages are those of `flyteidl`. `context` looks like a `grpc.ServicerContext`: `set_code`,
     `set_details` and `abort` say that a call failed. Methods are `def` or `async def`.
+
+    >>> from flyteidl.admin import agent_pb2
+    >>> class CustomAgent(AgentBase):
+    ...     def create(self, context, output_prefix, task_template, inputs=None):
+    ...         return agent_pb2.CreateTaskResponse(resource_meta=b"job-1")
+    ...     def get(self, context, resource_meta):
+    ...         return agent_pb2.GetTaskResponse(resource=agent_pb2.Resource(state=agent_pb2.SUCCEEDED))
+    ...     def delete(self, context, resource_meta):
+    ...         return agent_pb2.DeleteTaskResponse()
+    >>> CustomAgent(task_type="custom").task_type
+    'custom'
     """
 
     _task_type: str = ""
