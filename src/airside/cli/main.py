@@ -5,6 +5,8 @@ Subcommands are imported when they are called: `airside --help` must not pay for
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -65,8 +67,13 @@ def airside(debug: bool) -> None:
     del debug  # read by `main`, which prints the errors
 
 
+# What the system says when what we print cannot be stored.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit code."""
+    _open_closed_streams()
     _leave(execute(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -85,7 +92,7 @@ def execute(arguments: Sequence[str]) -> int:
         click.echo("Interrupted.", err=True)
         return Exit.INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away: `airside agents | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return Exit.FAILED
     except Exception as exc:  # noqa: BLE001 - whatever it is, a person reads a sentence
         if debug:
@@ -98,6 +105,10 @@ def _report(exc: Exception) -> int:
     if isinstance(exc, AirsideError):
         click.echo(f"Error: {exc}", err=True)
         return _code_of(exc)
+    if isinstance(exc, OSError) and exc.errno in _NO_ROOM and exc.filename is None:  # it was stdout
+        _drop_output()
+        click.echo(f"Error: The output cannot be written: {exc.strerror}.", err=True)
+        return Exit.FAILED
     text = " ".join(str(exc).split())
     what = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
     click.echo(f"Error: unexpected {what}; run with `airside --debug ...` for the traceback.", err=True)
@@ -115,10 +126,23 @@ def _code_of(exc: AirsideError) -> int:
     return Exit.FAILED
 
 
+def _open_closed_streams() -> None:
+    """Give a standard stream that the caller closed (`>&-`) the null device: Python leaves it None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for good
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter's last flush does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _leave(code: int) -> NoReturn:
     """End the process, also if a thread of an agent hangs in a call that cannot be stopped."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     if threading.active_count() > 1:
         os._exit(code)
     sys.exit(code)

@@ -80,8 +80,10 @@ def write_package(target: Path, places: Mapping[str, str]) -> None:
         _fill(files(__package__) / "package", draft, places)
         draft.chmod(0o755)
         draft.replace(target)
-    except BaseException:
+    except BaseException as exc:
         shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(exc, OSError):
+            raise UsageError(f"{target} cannot be written: {exc.strerror}.") from None
         raise
 
 
