@@ -42,7 +42,9 @@ def test_it_passes_strict_types_lint_and_format(package: Path) -> None:
 
 
 def test_its_tests_pass(package: Path) -> None:
-    assert "13 passed" in ran(".venv/bin/python", "-m", "pytest", "-q", cwd=package)
+    said = ran(".venv/bin/python", "-m", "pytest", "-q", cwd=package)
+    assert "13 passed" in said
+    assert "warn" not in said.lower()
     assert "python -m pip install --quiet --editable '.[test]'\npython -m pytest" in ran(
         "make", "-n", "test", cwd=package
     )

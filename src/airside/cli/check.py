@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, metavar="CASE", help="Try only this case, such as S07. Repeatable.")
 @click.option("--wire", type=click.Choice(["v1", "v2"]), help="Try only this generation of Flyte. [default: both]")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Seconds for a call, and for a job."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    default=30.0,
+    help="For a call, and for a job. [default: 30]",
 )
 @click.option("--slow", is_flag=True, help="Try the cases that take minutes, too.")
 @click.option("--settings", "settings_file", metavar="FILE", help="Read this file instead of ./airside.toml.")

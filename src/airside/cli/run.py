@@ -63,7 +63,9 @@ def _options() -> list[click.Option]:
         click.Option(
             ["--timeout"], type=Duration(), metavar="TIME", help="Cancel an attempt after this long: 90s, 1h30m."
         ),
-        click.Option(["--retries"], type=click.IntRange(min=0), help="Further attempts after a retryable failure."),
+        click.Option(
+            ["--retries"], type=click.IntRange(min=0), metavar="N", help="Further attempts after a retryable failure."
+        ),
         click.Option(
             ["--on-interrupt"],
             type=click.Choice(["cancel", "detach"]),

@@ -65,16 +65,37 @@ class ServeOptions:
 
 @click.command(epilog="Example: airside serve agent --port 8000 --modules my_agents")
 @click.argument("kind", type=click.Choice(["agent", "connector"]), default="agent", required=False)
-@click.option("--host", help="Address to listen on. [default: 127.0.0.1, or all interfaces with TLS or --insecure]")
-@click.option("--port", type=click.IntRange(0, 65535), help="gRPC port; 0 picks a free one. [default: 8000]")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="Address to listen on. [default: 127.0.0.1, or all interfaces with TLS or --insecure]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="N", help="gRPC port; 0 picks a free one. [default: 8000]"
+)
 @click.option(
     "--metrics-port",
     type=click.IntRange(-1, 65535),
+    metavar="N",
     help="HTTP port of /metrics, /readyz and /healthz; 0 picks a free one, -1 serves none. [default: 9090]",
 )
-@click.option("--modules", multiple=True, help="Import this module and serve the agents that it registers; repeatable.")
-@click.option("--agent", "agents", multiple=True, help="Serve this agent, and no other; repeatable. [default: all]")
-@click.option("--enable", multiple=True, help="Serve this agent although it has access to this host; repeatable.")
+@click.option(
+    "--modules",
+    "-m",
+    multiple=True,
+    metavar="MODULE",
+    help="Import this module and serve the agents that it registers; repeatable.",
+)
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="AGENT",
+    help="Serve this agent, and no other; repeatable. [default: all]",
+)
+@click.option(
+    "--enable", multiple=True, metavar="AGENT", help="Serve this agent although it has access to this host; repeatable."
+)
 @click.option(
     "--insecure",
     is_flag=True,
@@ -86,15 +107,20 @@ class ServeOptions:
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look. [default: console]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
 @click.option(
-    "--drain-delay", type=click.FloatRange(min=0), help="Seconds to go on accepting after SIGTERM. [default: 15]"
+    "--drain-delay",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Seconds to go on accepting after SIGTERM. [default: 15]",
 )
 @click.option("--strict", is_flag=True, default=None, help="Refuse to start if a plugin cannot be loaded.")
-@click.option("--settings", "settings_file", type=click.Path(), help="Settings file. [default: airside.toml]")
+@click.option("--settings", "settings_file", metavar="FILE", help="Settings file. [default: airside.toml]")
 def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
     """Serve the installed agents to Flyte's engines, to Flyte 1 and Flyte 2 alike.
 
     `agent` and `connector` are the same service: both families of RPCs are always there. Stops on SIGTERM or Ctrl-C;
     remote jobs go on.
+
+    Exit codes: 0 stopped on a signal, 2 wrong usage or settings: nothing was started.
     """
     del kind
     settings = load_settings(settings_file)
