@@ -27,32 +27,32 @@ def ledger_of(capacity: int, seen: list[Event] | None = None) -> Ledger:
     return Ledger(capacity, Hooks([seen.append] if seen is not None else []))
 
 
-async def create(ledger: Ledger, key: str, inputs: int, backend: Backend) -> bytes:
-    return await ledger.answer(ledger.enter(key, inputs, backend.create))
+async def create(ledger: Ledger, key: str, inputs: bytes, backend: Backend) -> bytes:
+    return await ledger.answer(ledger.enter(ledger.key_for(key, inputs), inputs, backend.create))
 
 
 async def test_concurrent_and_later_creates_share_one_call() -> None:
     seen: list[Event] = []
     ledger, backend = ledger_of(10, seen), Backend()
-    waiting = [asyncio.create_task(create(ledger, "k", 1, backend)) for _ in range(5)]
+    waiting = [asyncio.create_task(create(ledger, "k", b"1", backend)) for _ in range(5)]
     await asyncio.sleep(0)
     backend.go.set()
     assert await asyncio.gather(*waiting) == [b"job-1"] * 5
-    assert await create(ledger, "k", 1, backend) == b"job-1"
+    assert await create(ledger, "k", b"1", backend) == b"job-1"
     assert backend.calls == 1
     assert [event.what for event in seen] == [What.JOINED] * 5
 
 
 async def test_a_caller_that_goes_away_does_not_stop_the_create() -> None:
     ledger, backend = ledger_of(10), Backend()
-    impatient = asyncio.create_task(create(ledger, "k", 1, backend))
+    impatient = asyncio.create_task(create(ledger, "k", b"1", backend))
     await asyncio.sleep(0)
     impatient.cancel()
     await asyncio.wait({impatient})
     (entry,) = ledger.running
     assert not entry.is_wanted
     backend.go.set()
-    assert await create(ledger, "k", 1, backend) == b"job-1"
+    assert await create(ledger, "k", b"1", backend) == b"job-1"
     assert backend.calls == 1
 
 
@@ -64,17 +64,17 @@ async def test_a_create_that_raises_is_forgotten() -> None:
         raise ConnectionError("no")
 
     with pytest.raises(ConnectionError):
-        await ledger.answer(ledger.enter("k", 1, refuse))
-    assert await create(ledger, "k", 1, backend) == b"job-1"
+        await ledger.answer(ledger.enter("k", b"1", refuse))
+    assert await create(ledger, "k", b"1", backend) == b"job-1"
 
 
 async def test_the_same_key_with_other_inputs_is_not_joined(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Event] = []
     ledger, backend = ledger_of(10, seen), Backend()
     backend.go.set()
-    assert await create(ledger, "k", 1, backend) == b"job-1"
-    assert await create(ledger, "k", 2, backend) == b"job-2"
-    assert await create(ledger, "k", 2, backend) == b"job-2"
+    assert await create(ledger, "k", b"1", backend) == b"job-1"
+    assert await create(ledger, "k", b"2", backend) == b"job-2"
+    assert await create(ledger, "k", b"2", backend) == b"job-2"
     assert "other inputs" in caplog.text
     assert What.OTHER_INPUTS in [event.what for event in seen]
 
@@ -83,6 +83,6 @@ async def test_the_oldest_answers_are_forgotten_first() -> None:
     ledger, backend = ledger_of(2), Backend()
     backend.go.set()
     for key in "abc":
-        await create(ledger, key, 1, backend)
-    assert await create(ledger, "c", 1, backend) == b"job-3"
-    assert await create(ledger, "a", 1, backend) == b"job-4"
+        await create(ledger, key, b"1", backend)
+    assert await create(ledger, "c", b"1", backend) == b"job-3"
+    assert await create(ledger, "a", b"1", backend) == b"job-4"

@@ -6,25 +6,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
+from functools import partial
 
-from flyteidl2.connector import connector_pb2
-
-from airside.model import Call, ConversionError, Fail, NotFound, Resource, Task, TaskType
-from airside.model.task import attempt_key
+from airside.model import Call, ConversionError, Fail, Resource, Retry, Task
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
-from airside.server.declared import pack_declared
-from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal, unseal
-from airside.server.ledger import Entry, Ledger, Unanswered
+from airside.server.earlier import EarlierAttempts
+from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
+from airside.server.ledger import Entry, Ledger, Unanswered, Undone
+from airside.server.order import Order, Request, call_of, fingerprint, new_handle, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.tolerance import backoff
+from airside.server.uncertain import Uncertain
 from airside.wire import limits
 from airside.wire.status import sentence
-from airside.wire.template import key_of, template_id
+from airside.wire.template import key_of
 
 log = logging.getLogger("airside.server")
 
@@ -32,50 +30,38 @@ MAX_RESULT = 16 * limits.KIB
 """The result of a sync task travels in its handle up to this size; the outputs of a larger one go to a file."""
 MAX_UNEXPECTED = 3
 """Tries of a create that fails in a way its agent does not explain."""
-UNWANTED_AFTER = 30.0
-"""Seconds for which a job that nobody was told of is kept for a repeated create, if its agent could find it again."""
+LOOKS = (1.0, 4.0, 15.0, 40.0)
+"""After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
-Request: TypeAlias = connector_pb2.CreateTaskRequest
 Read = Callable[[Request, str], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """A create as it was asked for. `earlier` is the key of the attempt before this one, with its output prefix."""
-
-    request: Request
-    key: str
-    agent: Agent
-    earlier: tuple[str, str] | None = None
-    resumed: bool = False
-
-    @property
-    def is_resumable(self) -> bool:
-        """True if a create that got lost can be taken up again without making a second job."""
-        return is_resumable(self.agent)
-
-
-def is_resumable(agent: Agent) -> bool:
-    """True if the agent can tell whether a job was made: by its native token or id, or by looking it up.
-
-    A sync agent makes no job: what it does is done again if its process dies.
-    """
-    return agent.is_sync or agent.settings.create_is_idempotent or "find" in agent.supports
 
 
 class Creation:
     """Carries out creates. `read` makes a task of a request, `write` serialises a result for a handle."""
 
     def __init__(
-        self, ledger: Ledger, cancellation: Cancellation, keys: SigningKeys, hooks: Hooks, *, read: Read, write: Write
+        self,
+        ledger: Ledger,
+        cancellation: Cancellation,
+        uncertain: Uncertain,
+        earlier: EarlierAttempts,
+        keys: SigningKeys,
+        hooks: Hooks,
+        *,
+        read: Read,
+        write: Write,
     ) -> None:
         self.ledger = ledger
         self._cancellation = cancellation
+        self._uncertain = uncertain
+        self._earlier = earlier
         self._keys = keys
         self._hooks = hooks
         self._read = read
         self._write = write
+        self._faithful: set[Agent] = set()  # agents whose `find` gave what their `create` had given
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def create(self, agent: Agent, request: Request, *, deadline: float | None, first_attempt: int) -> bytes:
         """The sealed handle of a job: the agent's, or a pending one if the agent is not done shortly before `deadline`.
@@ -84,36 +70,106 @@ class Creation:
         Flyte 2. Raises what the agent raised, and `TimeoutError` if it is not done in time and could not tell later
         whether the job was made; a job that comes later still is cancelled.
         """
-        order = Order(request, key_of(request), agent, earlier_attempt(request, first_attempt))
-        entry = self._enter(order)
+        inputs = fingerprint(request)
+        order = Order(request, self.ledger.key_for(key_of(request), inputs), agent, first_attempt)
+        entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order))
         try:
-            return await self.ledger.answer(entry, patience(deadline))
+            answer = await self.ledger.answer(entry, patience(deadline))
         except Unanswered:
             if not order.is_resumable:
                 raise
+        else:
+            self._uncertain.settle(order.key)
+            return answer
         entry.promised = True
         self._tell(What.PENDING, order)
         return self._pending(order)
 
+    # -- pending handles --------------------------------------------------------------------------------------------
+
     def resume(self, agent: Agent, handle: Handle, call: Call) -> Entry | None:
         """The create of a pending handle, taken up again if nobody here carries it out; None if it cannot be."""
         entry = self.ledger.get(handle.key)
-        if entry is not None and (entry.answer or entry.task is not None):
+        if entry is not None and (entry.answer or entry.task is not None or entry.stopped):
             return entry
-        overdue = time.time() - handle.created_at >= agent.settings.create_timeout
-        if entry is not None and overdue:
+        left = handle.created_at + agent.settings.create_timeout - time.time()
+        if entry is not None and left <= 0:
             return entry
-        if not handle.request:
+        order = self._order_of(agent, handle, call, is_late=left <= 0)
+        if order is None:
             return None
-        request = unpack_request(handle.request)
-        connection_of(request, call.connection)
-        self.ledger.forget(handle.key)
-        entry = self._enter(Order(request, handle.key, agent, resumed=True))
+        entry = self.ledger.enter(order.key, fingerprint(order.request), partial(self._fulfil, order))
+        entry.until = time.monotonic() + (left if left > 0 else agent.settings.create_timeout)
         entry.promised = True
         return entry
 
-    def _enter(self, order: Order) -> Entry:
-        return self.ledger.enter(order.key, fingerprint(order.request), lambda entry: self._fulfil(order, entry))
+    async def stop(self, agent: Agent, handle: Handle, call: Call) -> bytes | None:
+        """Stop the create of a pending handle. The job that it has made elsewhere, as far as that can be known.
+
+        A create that is under way here cancels its job itself. Raises if the backend cannot be asked.
+        """
+        known = self.ledger.get(handle.key)
+        entry = self.ledger.stop(handle.key)
+        is_running, finds = entry.task is not None, "find" in agent.supports
+        if agent.is_sync or (is_running and not finds):
+            return None
+        order = self._order_of(agent, handle, call, is_late=False)
+        is_late = time.time() - handle.created_at >= agent.settings.create_timeout
+        if order is None or (is_late and not finds) or (order.is_late and not finds):
+            self._doubt(agent, call, "its pending create was cancelled, but another process may have carried it out")
+            return None
+        task = await self._read(order.request, order.key)
+        if finds:
+            self._look_behind(agent, task, call, entry)
+            entry.made = None if is_running else await agent.find(task, order.key, call)
+        elif known is None or known.error:
+            # The only way to learn of a job that an earlier create may have made.
+            entry.made = await agent.create(task, call)
+        return entry.made
+
+    async def close(self) -> None:
+        """Look for no more jobs."""
+        for task in self._looking:
+            task.cancel()
+        await asyncio.gather(*self._looking, return_exceptions=True)
+
+    def _look_behind(self, agent: Agent, task: Task, call: Call, entry: Entry) -> None:
+        looking = asyncio.create_task(self._look_again(agent, task, call, entry))
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    async def _look_again(self, agent: Agent, task: Task, call: Call, entry: Entry) -> None:
+        """Cancel the job of a stopped create that another process was making at the time."""
+        for pause in LOOKS:
+            await asyncio.sleep(pause)
+            if not entry.stopped or self.ledger.get(entry.key) is not entry:
+                return
+            try:
+                meta = await agent.find(task, task.key, call)
+            except Exception as exc:  # noqa: BLE001 - it is looked for again
+                log.info("looking for a stopped job failed: %s", sentence(exc), extra={"key": task.key})
+                continue
+            if meta is not None:
+                self._cancellation.begin(agent, meta, call)
+                return
+
+    def _order_of(self, agent: Agent, handle: Handle, call: Call, *, is_late: bool) -> Order | None:
+        """The order of a pending handle; None if its request was too large to travel."""
+        if not handle.request:
+            return None
+        packed = unpack_request(handle.request)
+        if not packed.is_whole and "find" not in agent.supports:
+            return None
+        connection_of(packed.request, call.connection)
+        return Order(packed.request, handle.key, agent, packed.first_attempt, is_late=is_late or not packed.is_whole)
+
+    def _pending(self, order: Order) -> bytes:
+        packed = pack_request(order.request, order.first_attempt)
+        handle = replace(new_handle(order.request, order.key), kind=Kind.PENDING, request=packed)
+        try:
+            return seal(handle, self._keys)
+        except HandleTooLarge:
+            return seal(replace(handle, request=b""), self._keys)
 
     # -- the create itself ------------------------------------------------------------------------------------------
 
@@ -125,99 +181,110 @@ class Creation:
                 handle = new_handle(order.request, order.key)
                 result = await self._write(await finished(order.agent, task, call), handle)
                 return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
-            meta = await self._adopt_or_cancel_earlier(order, task)
-            if meta is None:
-                meta = await self._make(order, task, call, entry)
+            meta = await self._make(order, task, call, entry)
         except (Fail, ConversionError) as exc:
             log.info("task cannot be created: %s", sentence(exc), extra={"agent": order.agent.name, "key": order.key})
             handle = new_handle(order.request, order.key)
             failed = replace(handle, kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
             return seal(failed, self._keys)
-        return await self._hand_out(order, entry, new_handle(order.request, order.key, meta), call)
+        return self._hand_out(order, entry, new_handle(order.request, order.key, meta), call)
 
     async def _make(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
         """The agent's metadata. A create that may be repeated safely is, with back-off, up to `create_timeout`."""
-        agent, tries, began = order.agent, 0, time.monotonic()
+        tries = 0
+        entry.until = min(entry.until, time.monotonic() + order.agent.settings.create_timeout)
         while True:
             try:
-                if (order.resumed or tries) and "find" in agent.supports:
-                    found = await agent.find(task, order.key, call)
-                    if found is not None:
-                        return found
-                return await agent.create(task, call)
-            except (Fail, ConversionError):
+                return await self._try(order, task, call, entry)
+            except (Fail, ConversionError, Undone):
                 raise
             except Exception as exc:
                 tries += 1
-                entry.error = exc
+                entry.error = sentence(exc)
                 wait = backoff(tries, exc)
                 explained = isinstance(exc, TimeoutError | OSError) or hasattr(exc, "after")
-                too_late = time.monotonic() - began + wait > agent.settings.create_timeout
-                spent = too_late or (not explained and tries >= MAX_UNEXPECTED)
+                spent = time.monotonic() + wait > entry.until or (not explained and tries >= MAX_UNEXPECTED)
                 if not order.is_resumable or spent or not entry.is_wanted:
+                    self._doubt_failed(order, call, entry, exc)
                     raise
                 log.info("create failed, trying again in %.1f s: %s", wait, sentence(exc), extra={"key": order.key})
-            await asyncio.sleep(wait)
+            await entry.sleep(wait)
 
-    async def _hand_out(self, order: Order, entry: Entry, handle: Handle, call: Call) -> bytes:
-        """The sealed handle; a job that nobody can ever find or that nobody wants any more is cancelled."""
+    async def _try(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
+        """Clear the way, look whether the job is there, else make it."""
+        agent, finds = order.agent, "find" in order.agent.supports
+        if not order.is_late and entry.made is None:
+            adopted = await self._earlier.adopt_or_cancel(order, task)
+            if adopted is not None:
+                return adopted
+            await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
+        if entry.made is None:
+            found = await agent.find(task, order.key, call) if finds else None
+            if found is not None:
+                return found
+            if order.is_late and finds:
+                raise Retry("the create was not carried out in time")
+            if entry.stopped:
+                raise Undone("The create was stopped before there was a job.")
+            async with asyncio.timeout(max(0.0, entry.until - time.monotonic()) + 1.0):  # its own limit comes first
+                entry.made = await agent.create(task, call)
+        if finds and not agent.settings.create_is_idempotent:
+            return await self._first_of(order, task, call, entry.made)
+        return entry.made
+
+    async def _first_of(self, order: Order, task: Task, call: Call, made: bytes) -> bytes:
+        """The one job that every process finds: another process may have made one at the same time.
+
+        Then ours is cancelled, which nobody else can know of, but only on good evidence: `find` has been seen to
+        give back what `create` gave.
+        """
+        agent = order.agent
+        first = await agent.find(task, order.key, call)
+        if first is None or first == made:
+            if first == made:
+                self._faithful.add(agent)
+            return made
+        if agent in self._faithful:
+            self._tell(What.UNDONE, order)
+            self._cancellation.begin(agent, made, call, is_new=True)
+        else:
+            self._doubt(agent, call, "its find gave another job than its create had made", made)
+        return first
+
+    def _hand_out(self, order: Order, entry: Entry, handle: Handle, call: Call) -> bytes:
+        """The sealed handle; a job that nobody can ever find, or that is not to be, is cancelled."""
+        agent = order.agent
         try:
             sealed = seal(handle, self._keys)
         except HandleTooLarge as exc:
-            await self._cancellation.confirm(order.agent, handle.meta, call)
+            self._cancellation.begin(agent, handle.meta, call, is_new=True)
             text = f"{exc}; the job was cancelled"
             return seal(replace(handle, kind=Kind.FAILED, meta=b"", code="HandleTooLarge", message=text), self._keys)
-        if not entry.is_wanted and order.is_resumable and not entry.stopped:
-            await asyncio.sleep(UNWANTED_AFTER)
-        if not entry.is_wanted:
+        if entry.stopped or not (entry.is_wanted or order.is_resumable):
+            entry.undone = True
             self._tell(What.UNDONE, order)
-            self._cancellation.confirm_behind(order.agent, handle.meta, call)
-            raise asyncio.CancelledError  # nobody waits; the next create of this key starts anew
+            self._cancellation.begin(agent, handle.meta, call, is_new=True)
+            raise Undone("The create was stopped, and its job was cancelled.")
+        if not entry.is_wanted:
+            # Another process may have handed it out: it is kept for a repeated create, and for the next attempt.
+            self._doubt(agent, call, "its caller had gone when it was made", handle.meta)
         return sealed
 
-    # -- the attempt before -----------------------------------------------------------------------------------------
+    # -- shared -----------------------------------------------------------------------------------------------------
 
-    async def _adopt_or_cancel_earlier(self, order: Order, task: Task) -> bytes | None:
-        """The earlier attempt's job if it may be taken over; else None, once that job is known to be over."""
-        if order.earlier is None:
-            return None
-        key, prefix = order.earlier
-        agent, entry = order.agent, self.ledger.get(key)
-        call = replace(call_of(task), output_prefix=prefix, key=key)
-        if entry is not None and entry.task is not None:
-            if agent.settings.adoptable:
-                with suppress(Exception):
-                    return unseal(await self.ledger.answer(entry), self._keys).meta or None
-            entry.stopped = True  # it cancels its job itself, once it has one
-            await asyncio.wait({entry.task})
-            self._tell(What.EARLIER_CANCELLED, order)
-        meta = await self._meta_of_earlier(agent, entry, replace(task, key=key, output_prefix=prefix), call)
-        if meta is not None and not await _is_over(agent, meta, call):
-            self._tell(What.EARLIER_CANCELLED, order)
-            await self._cancellation.confirm(agent, meta, call)
-        return None
+    def _doubt_failed(self, order: Order, call: Call, entry: Entry, error: Exception) -> None:
+        """List a create that may have made a job all the same."""
+        if not order.agent.is_sync:
+            self._doubt(order.agent, call, f"its create failed: {sentence(error)}", entry.made or b"")
 
-    async def _meta_of_earlier(self, agent: Agent, entry: Entry | None, task: Task, call: Call) -> bytes | None:
-        if entry is not None and entry.answer:
-            return unseal(entry.answer, self._keys).meta or None
-        if "find" in agent.supports:
-            return await agent.find(task, call.key, call)
-        return None
-
-    def _pending(self, order: Order) -> bytes:
-        handle = replace(new_handle(order.request, order.key), kind=Kind.PENDING, request=pack_request(order.request))
-        try:
-            return seal(handle, self._keys)
-        except HandleTooLarge:
-            return seal(replace(handle, request=b""), self._keys)
+    def _doubt(self, agent: Agent, call: Call, reason: str, meta: bytes = b"") -> None:
+        name = str(call.task_type or "")
+        self._uncertain.add(
+            reason, key=call.key, task_type=name, agent=agent.name, output_prefix=call.output_prefix, meta=meta
+        )
 
     def _tell(self, what: What, order: Order) -> None:
-        self._hooks.tell(Event(what=what, task_type=order.request.template.type, key=order.key))
-
-
-def call_of(task: Task) -> Call:
-    """The call that starts a task: it outlives its caller, so it has no deadline."""
-    return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
+        self._hooks.tell(Event(what=what, task_type=order.task_type.name, key=order.key))
 
 
 async def finished(agent: Agent, task: Task, call: Call) -> Resource:
@@ -229,56 +296,6 @@ async def finished(agent: Agent, task: Task, call: Call) -> Resource:
         text = f"{agent.name}.do returned the phase {resource.phase.name}, which is not terminal."
         raise Fail(text, code="AgentError")
     return resource
-
-
-async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
-    try:
-        return (await agent.get(meta, call)).phase.is_terminal
-    except NotFound:
-        return True
-    except Exception:  # noqa: BLE001 - not known to be over, so it is cancelled
-        return False
-
-
-def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
-    """The handle of a request, with the agent's own bytes."""
-    template = request.template
-    outputs = template.interface.outputs.SerializeToString(deterministic=True)
-    return Handle(
-        task_type=TaskType(template.type, template.task_type_version),
-        key=key,
-        output_prefix=request.output_prefix,
-        declared=pack_declared(outputs) if template.interface.HasField("outputs") else b"",
-        meta=meta,
-    )
-
-
-def patience(deadline: float | None) -> float | None:
-    """Seconds to wait for the agent: until 20 % of the time, and at least 10 ms, before the deadline.
-
-    >>> patience(None) is None
-    True
-    """
-    if deadline is None:
-        return None
-    remaining = max(0.0, deadline - time.monotonic())
-    return max(0.0, remaining - max(0.01, 0.2 * remaining))
-
-
-def earlier_attempt(request: Request, first: int) -> tuple[str, str] | None:
-    """The key and output prefix of the attempt before this one, if the prefix ends with a later attempt's number."""
-    base, _, last = request.output_prefix.rstrip("/").rpartition("/")
-    if not base or not last.isascii() or not last.isdecimal() or str(int(last)) != last or int(last) <= first:
-        return None
-    template, prefix = request.template, f"{base}/{int(last) - 1}"
-    key = attempt_key(template.type, template.task_type_version, template_id(template), prefix)
-    return key, prefix
-
-
-def fingerprint(request: Request) -> int:
-    """Tells inputs apart; their order does not matter, since Flyte 2 shuffles it."""
-    literals = request.inputs.literals
-    return hash(frozenset((one.name, one.value.SerializeToString(deterministic=True)) for one in literals))
 
 
 def code_of(exc: Exception) -> str:

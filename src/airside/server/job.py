@@ -6,10 +6,15 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from airside.model import Call, LogLink, Phase, Resource
 from airside.sdk.agent import Agent
-from airside.server.handle import Handle, Kind
+from airside.server.handle import Handle
+
+if TYPE_CHECKING:
+    from airside.server.cancellation import Cancelling
+    from airside.server.refresh import Group
 
 log = logging.getLogger("airside.server")
 
@@ -41,7 +46,12 @@ class Job:
     # -- when to refresh
     asked_at: float = 0.0
     period: float = 0.0
+    next_ask: float = 0.0
+    spare: int = 0  # asks less refreshes that found something
     due: float = NEVER
+    queued: float = NEVER
+    group: Group | None = field(default=None, repr=False)
+    is_dropped: bool = False
     # -- how the refreshes went
     failures: int = 0
     failing_since: float = 0.0
@@ -49,8 +59,9 @@ class Job:
     missing_since: float = 0.0
     retry_at: float = 0.0
     # -- cancelling
-    deletion: asyncio.Task[None] | None = field(default=None, repr=False)
+    deletion: asyncio.Task[Cancelling | None] | None = field(default=None, repr=False)
     deleted: bool = False
+    given_up: bool = False  # it failed for us, but may be running
 
     @property
     def is_over(self) -> bool:
@@ -59,8 +70,8 @@ class Job:
 
     @property
     def is_young(self) -> bool:
-        """True in the handle's first minute."""
-        return time.time() - self.handle.created_at < YOUNG
+        """True in the handle's first minute. Another machine's clock may be a little ahead of ours."""
+        return abs(time.time() - self.handle.created_at) < YOUNG
 
     @property
     def fresh_for(self) -> float:
@@ -72,7 +83,12 @@ class Job:
         declared = self.agent.settings.max_age
         age = max(0.0, time.time() - self.handle.created_at)
         fresh = min(MAX_AGE, AGE_SHARE * age) if declared is None else declared
-        return max(fresh, min(self.resource.poll_after or 0.0, MAX_POLL_AFTER))
+        return max(fresh, self.poll_after)
+
+    @property
+    def poll_after(self) -> float:
+        """Seconds for which the agent said that asking makes no sense."""
+        return min(self.resource.poll_after or 0.0, MAX_POLL_AFTER)
 
 
 MAX_POLL_AFTER = 300.0
@@ -80,7 +96,7 @@ MAX_POLL_AFTER = 300.0
 
 def watched(identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
     """A job of which nothing is known yet."""
-    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), links)
+    job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), links, asked_at=time.monotonic())
     job.resource = nothing_known(job)
     return job
 
@@ -99,10 +115,11 @@ def linked(job: Job, resource: Resource) -> Resource:
 
 async def links_of(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
     """The links that the agent makes without its backend; one that fails makes none."""
-    if "links" not in agent.supports or handle.kind is not Kind.JOB:
+    if "links" not in agent.supports:
         return ()
     try:
-        return tuple(await agent.links(handle.meta))
+        links: tuple[object, ...] = tuple(await agent.links(handle.meta))
     except Exception:  # links are a courtesy
         log.exception("links failed", extra={"agent": agent.name, "key": handle.key})
         return ()
+    return tuple(link for link in links if isinstance(link, LogLink))

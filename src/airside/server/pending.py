@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flyteidl2.connector import connector_pb2
@@ -12,102 +13,48 @@ from flyteidl2.connector import connector_pb2
 from airside.model import Call, Connection, Phase, Resource
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle, Kind
+from airside.server.job import links_of
 from airside.wire import limits
 from airside.wire.resource import read_resource
-from airside.wire.status import sentence
 
 if TYPE_CHECKING:
     from airside.server.ledger import Entry
 
 MAX_REQUEST = 32 * limits.KIB
-"""A request travels in its pending handle up to this size, compressed; without it only this process can go on."""
-OVERDUE = 30.0
-"""Seconds beyond its last try for which a create may go on."""
+"""A request travels in its pending handle up to this size, compressed; a larger one without its inputs, which is enough
+to find its job."""
 _MAX_UNPACKED = limits.REQUEST
+_WITHOUT_INPUTS = 2  # a flag in the first byte, beside the number of the first attempt
 
 
-def pack_request(request: connector_pb2.CreateTaskRequest) -> bytes:
-    """The request, compressed, without its connection's secrets; empty if it is too large."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A request out of a pending handle; `first_attempt` is how its caller counts."""
+
+    request: connector_pb2.CreateTaskRequest
+    first_attempt: int
+    is_whole: bool
+
+
+def pack_request(request: connector_pb2.CreateTaskRequest, first_attempt: int) -> bytes:
+    """The request, compressed, without its connection's values; empty if it is too large even without its inputs."""
     bare = connector_pb2.CreateTaskRequest()
     bare.CopyFrom(request)
     bare.ClearField("connection")
-    packed = zlib.compress(bare.SerializeToString(deterministic=True), 6)
-    return packed if len(packed) <= MAX_REQUEST else b""
+    for flag in (0, _WITHOUT_INPUTS):
+        if flag:
+            bare.ClearField("inputs")
+        packed = zlib.compress(bare.SerializeToString(deterministic=True), 6)
+        if len(packed) < MAX_REQUEST:
+            return bytes((flag | first_attempt,)) + packed
+    return b""
 
 
-def unpack_request(packed: bytes) -> connector_pb2.CreateTaskRequest:
+def unpack_request(packed: bytes) -> Packed:
     """The request in a pending handle."""
-    plain = zlib.decompressobj().decompress(packed, _MAX_UNPACKED)
-    return connector_pb2.CreateTaskRequest.FromString(plain)
-
-
-class PendingAgent(Agent):
-    """Stands in for the agent of a job that may not exist yet: QUEUED until it does, then the truth.
-
-    `resume(handle, call)` gives the create's entry, and starts the create again if nobody here carries it out.
-    `opened(sealed)` gives the handle and the agent of an answer.
-    """
-
-    def __init__(
-        self,
-        agent: Agent,
-        handle: Handle,
-        resume: Callable[[Handle, Call], Entry | None],
-        opened: Callable[[bytes], tuple[Handle, Agent]],
-        cancel: Callable[[Agent, bytes, Call], Awaitable[object]],
-    ) -> None:
-        self._handle = handle
-        self._resume = resume
-        self._opened = opened
-        self._cancel = cancel
-        self.name = agent.name
-        self.task_types = agent.task_types
-        self.settings = agent.settings
-
-    async def get(self, meta: bytes, call: Call) -> Resource:
-        del meta
-        age = time.time() - self._handle.created_at
-        overdue = age >= self.settings.create_timeout
-        entry = self._resume(self._handle, call)
-        if entry is None:
-            return self._unknown(overdue=overdue)
-        if entry.answer:
-            return await self._truth(entry.answer, call)
-        if entry.task is not None and age >= 2 * self.settings.create_timeout + OVERDUE:
-            entry.stopped = True  # the agent ignores its timeout; a job that shows all the same is cancelled
-        if overdue and (entry.task is None or entry.stopped):
-            reason = sentence(entry.error) if entry.error else "the backend did not answer"
-            text = f"The job could not be created within {self.settings.create_timeout:g} s: {reason}"
-            return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")
-        last = f"; the last try failed: {sentence(entry.error)}" if entry.error else ""
-        return Resource(Phase.QUEUED, message=f"The job is being created{last}.")
-
-    async def delete(self, meta: bytes, call: Call) -> None:
-        """Stop the create, or cancel the job if it is there; if it shows later, it is cancelled then."""
-        del meta
-        entry = self._resume(self._handle, call)
-        if entry is None:
-            return
-        entry.stopped = True
-        if entry.answer:
-            handle, agent = self._opened(entry.answer)
-            if handle.kind is Kind.JOB:
-                await self._cancel(agent, handle.meta, call)
-
-    async def _truth(self, answer: bytes, call: Call) -> Resource:
-        handle, agent = self._opened(answer)
-        if handle.kind is Kind.FAILED:
-            return Resource(Phase.FAILED, message=handle.message, code=handle.code)
-        if handle.kind is Kind.DONE:
-            return read_resource(handle.result, None)
-        return await agent.get(handle.meta, call)
-
-    def _unknown(self, *, overdue: bool) -> Resource:
-        """Another process was creating the job, and its request was too large to travel."""
-        if overdue:
-            text = "The service that was creating the job is gone; the request was too large to go on elsewhere."
-            return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")
-        return Resource(Phase.QUEUED, message="The job is being created elsewhere.")
+    plain = zlib.decompressobj().decompress(packed[1:], _MAX_UNPACKED)
+    request = connector_pb2.CreateTaskRequest.FromString(plain)
+    return Packed(request, packed[0] & 1, not packed[0] & _WITHOUT_INPUTS)
 
 
 def connection_of(request: connector_pb2.CreateTaskRequest, connection: Connection | None) -> None:
@@ -115,3 +62,88 @@ def connection_of(request: connector_pb2.CreateTaskRequest, connection: Connecti
     if connection is not None:
         request.connection.secrets.update(connection.secrets)
         request.connection.configs.update(connection.configs)
+
+
+class PendingAgent(Agent):
+    """Stands in for the agent of a job that may not exist yet: QUEUED until it does, then the truth.
+
+    `known()` gives the create's entry if there is one here; `resume(handle, call)` starts the create again if nobody
+    here carries it out. `stop(handle, call)` ends it and gives the job that it made elsewhere. `opened(sealed)` gives
+    the handle and the agent of an answer.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        handle: Handle,
+        *,
+        known: Callable[[], Entry | None],
+        resume: Callable[[Handle, Call], Entry | None],
+        stop: Callable[[Handle, Call], Awaitable[bytes | None]],
+        opened: Callable[[bytes], tuple[Handle, Agent]],
+    ) -> None:
+        self._agent = agent
+        self._handle = handle
+        self._known = known
+        self._resume = resume
+        self._stop = stop
+        self._opened = opened
+        self.name = agent.name
+        self.task_types = agent.task_types
+        self.settings = agent.settings
+
+    @property
+    def is_settled(self) -> bool:
+        """True if the create is over as far as this process knows, so that there is a phase to learn."""
+        entry = self._known()
+        return entry is not None and bool(entry.answer)
+
+    async def get(self, meta: bytes, call: Call) -> Resource:
+        del meta
+        entry = self._resume(self._handle, call)
+        overdue = time.time() - self._handle.created_at >= self.settings.create_timeout
+        if entry is None:
+            return self._unknown(overdue=overdue)
+        if entry.answer:
+            return await self._truth(entry.answer, call)
+        if entry.stopped and entry.made is not None:
+            return await self._agent.get(entry.made, call)
+        if entry.stopped:
+            return Resource(Phase.ABORTED, message="cancelled on request")
+        if time.monotonic() >= entry.until or (entry.task is None and overdue):
+            entry.stop()  # a job that shows after this was told must not run
+            reason = entry.error or "the backend did not answer"
+            text = f"The job could not be created within {self.settings.create_timeout:g} s: {reason}"
+            return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")
+        last = f"; the last try failed: {entry.error}" if entry.error else ""
+        return Resource(Phase.QUEUED, message=f"The job is being created{last}.")
+
+    async def delete(self, meta: bytes, call: Call) -> None:
+        """Stop the create, or cancel the job if it is there; if it shows later, it is cancelled then."""
+        del meta
+        entry = self._known()
+        if entry is not None and entry.answer:
+            handle, agent = self._opened(entry.answer)
+            if handle.kind is Kind.JOB:
+                await agent.delete(handle.meta, call)
+            return
+        made = await self._stop(self._handle, call)
+        if made is not None:
+            await self._agent.delete(made, call)
+
+    async def _truth(self, answer: bytes, call: Call) -> Resource:
+        handle, agent = self._opened(answer)
+        if handle.kind is Kind.FAILED:
+            return Resource(Phase.FAILED, message=handle.message, code=handle.code)
+        if handle.kind is Kind.DONE:
+            return read_resource(handle.result, None)
+        resource = await agent.get(handle.meta, call)
+        links = await links_of(agent, handle)
+        return replace(resource, links=tuple(dict.fromkeys((*resource.links, *links)))) if links else resource
+
+    def _unknown(self, *, overdue: bool) -> Resource:
+        """Another process was creating the job, and its request was too large to travel."""
+        if overdue:
+            text = "The service that was creating the job is gone; the request was too large to go on elsewhere."
+            return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")
+        return Resource(Phase.QUEUED, message="The job is being created elsewhere.")

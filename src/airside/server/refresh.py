@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -19,8 +19,8 @@ from airside.sdk.agent import Agent
 from airside.server.job import NEVER, Job
 from airside.server.latency import Latency
 from airside.server.schedule import Schedule
-from airside.server.tolerance import faulty, found, missing
-from airside.wire.status import failure
+from airside.server.tolerance import faulty, found, missing, recovered
+from airside.wire.status import failure, sentence
 
 log = logging.getLogger("airside.server")
 
@@ -34,36 +34,44 @@ GATHER = 0.02
 """Seconds to wait for more jobs before a batch goes out that somebody waits for."""
 
 Take = Callable[[Job, Resource], Awaitable[None]]
+GiveUp = Callable[[Job], object]
 
 
 @dataclass(eq=False, slots=True)
 class Group:
     """The watched jobs of one agent and connection that are asked for together."""
 
-    agent: Agent
+    key: tuple[Agent, int]
+    call: Call
     jobs: set[Job] = field(default_factory=set)
     waiting: set[Job] = field(default_factory=set)
     due: float = NEVER
+    queued: float = NEVER
 
 
 class Refresher:
-    """Refreshes watched jobs. `take(job, resource)` is told what each refresh found."""
+    """Refreshes watched jobs. `take(job, resource)` is told what each refresh found, `give_up(job)` of a lost cause.
 
-    def __init__(self, take: Take, hooks: Hooks, *, by_itself: bool = True) -> None:
+    Unless `by_itself`, only an ask causes a refresh.
+    """
+
+    def __init__(self, take: Take, hooks: Hooks, give_up: GiveUp, *, by_itself: bool = True) -> None:
+        self.by_itself = by_itself
         self._take = take
-        self._by_itself = by_itself  # False: only an ask causes a refresh
+        self._give_up = give_up
         self._hooks = hooks
         self._latency: dict[Agent, Latency] = {}
-        self._ahead = Schedule[Job](self._start, lambda job: job.due)
+        self._ahead = Schedule[Job](self._start)
         self._groups: dict[tuple[Agent, int], Group] = {}
-        self._rounds = Schedule[Group](self._begin_round, lambda group: group.due)
+        self._rounds = Schedule[Group](self._begin_round)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def refresh(self, job: Job) -> asyncio.Future[None]:
         """The refresh of a job that is under way, or a new one."""
         if job.refresh is not None and self._is_overdue(job):
-            self._give_up(job, job.refresh)
+            self._abandon(job, job.refresh)
         if job.refresh is None:
+            self._ahead.plan(job, NEVER)
             self._start(job)
         assert job.refresh is not None  # noqa: S101 - `_start` sets it
         return job.refresh
@@ -72,24 +80,25 @@ class Refresher:
         """Plan the refresh ahead of the next ask of a job that was just answered."""
         if job.is_over:
             self.forget(job)
-        elif not self._by_itself:
+        elif not self.by_itself or job.is_dropped:
             return
-        elif "get_many" in job.agent.supports:
+        elif _is_batched(job):
             self._join_group(job, now)
-        elif job.refresh is None and job.period:
-            lead = self._latency_of(job.agent).p95 + LEAD
-            expected = max(now + job.period - lead, job.fresh_at + job.fresh_for, job.retry_at)
-            self._plan(job, expected)
+        elif job.refresh is None:
+            self._plan_ahead(job)
 
     def forget(self, job: Job) -> None:
         """Refresh this job no more."""
-        job.due = NEVER
-        group = self._groups.get(_group_of(job))
-        if group is not None:
-            group.jobs.discard(job)
+        self._ahead.plan(job, NEVER)
+        group, job.group = job.group, None
+        if group is None:
+            return
+        group.jobs.discard(job)
+        if job in group.waiting:
             group.waiting.discard(job)
-            if not group.jobs:
-                del self._groups[_group_of(job)]
+            _end(job)
+        if not group.jobs and self._groups.get(group.key) is group:
+            del self._groups[group.key]
 
     async def close(self) -> None:
         """Stop refreshing."""
@@ -102,10 +111,9 @@ class Refresher:
     # -- one by one -------------------------------------------------------------------------------------------------
 
     def _start(self, job: Job) -> None:
-        job.due = NEVER
         if job.refresh is not None:
             return
-        if "get_many" in job.agent.supports:
+        if _is_batched(job):
             self._wait_for_batch(job)
         else:
             job.refreshing_since = time.monotonic()
@@ -114,7 +122,7 @@ class Refresher:
     def _is_overdue(self, job: Job) -> bool:
         return time.monotonic() - job.refreshing_since > job.agent.settings.call_timeout + OVERDUE
 
-    def _give_up(self, job: Job, refresh: asyncio.Future[None]) -> None:
+    def _abandon(self, job: Job, refresh: asyncio.Future[None]) -> None:
         """Count a refresh that does not end as a fault: the job must not wait for it."""
         refresh.cancel()
         error = TimeoutError(f"{job.agent.name} does not come back, though it was told to stop.")
@@ -124,57 +132,84 @@ class Refresher:
     async def _refresh_one(self, job: Job) -> None:
         began = time.monotonic()
         try:
-            outcome: Resource | Exception = _checked(await job.agent.get(job.handle.meta, job.call), job.agent)
+            async with asyncio.timeout(_limit(job.agent)):
+                outcome: Resource | Exception = _checked(await job.agent.get(job.handle.meta, job.call), job.agent)
         except Exception as exc:  # noqa: BLE001 - whatever the agent raised, the task must not freeze for it
             outcome = exc
-        self._latency_of(job.agent).add(time.monotonic() - began)
-        await self._judge(job, outcome, began)
+        if isinstance(outcome, Resource):
+            self._latency_of(job.agent).add(time.monotonic() - began)
+            job.spare -= 1
+        if job.refresh is asyncio.current_task():  # else it was abandoned
+            await self._judge(job, outcome, began)
+
+    def _plan_ahead(self, job: Job) -> None:
+        """Refresh once before the next ask, so late that the answer is news, unless one was made already."""
+        if not job.period or job.spare < 0:
+            return
+        lead = self._latency_of(job.agent).p95 + LEAD
+        due = max(job.next_ask - lead, job.fresh_at + job.fresh_for, job.retry_at)
+        if due < job.next_ask:
+            self._ahead.plan(job, due)
 
     async def _judge(self, job: Job, outcome: Resource | Exception, began: float) -> None:
-        """Take what a refresh found; a job that went wrong is refreshed again by itself."""
-        now = time.monotonic()
+        """Take what a refresh found; a job that went wrong is refreshed again by itself. Never raises."""
+        try:
+            await self._take_outcome(job, outcome, began)
+        except Exception:  # the last answer stays
+            log.exception("refresh of a job was lost", extra={"agent": job.agent.name, "key": job.handle.key})
+        job.refresh = None
+        if job.is_over or job.is_dropped:
+            self.forget(job)
+        elif not self.by_itself:
+            return
+        elif job.retry_at > time.monotonic():
+            self._ahead.plan(job, job.retry_at)
+        elif not _is_batched(job):
+            self._plan_ahead(job)
+
+    async def _take_outcome(self, job: Job, outcome: Resource | Exception, began: float) -> None:
         if isinstance(outcome, Fail):
             outcome = failure(outcome)  # the agent says that asking again can never help
-        try:
-            if isinstance(outcome, Resource):
+        now = time.monotonic()
+        if isinstance(outcome, Resource):
+            try:
                 await self._take(job, found(job, outcome))
-                self._tell(What.REFRESH, job, seconds=now - began)
-            else:
-                await self._take(job, self._fault(job, outcome, now))
-        except Exception as exc:  # noqa: BLE001 - outputs in a file that cannot be read now, say
-            await self._take(job, self._fault(job, exc, now))
-        finally:
-            job.refresh = None
-        if self._by_itself and job.retry_at > now and not job.is_over:
-            self._plan(job, job.retry_at)
+            except Exception as exc:  # noqa: BLE001 - outputs in a file that cannot be read now, say
+                outcome = exc
+        if isinstance(outcome, Resource):
+            recovered(job)
+            job.fresh_at = time.monotonic()
+            self._tell(What.REFRESH, job, seconds=now - began)
+        else:
+            await self._take(job, self._fault(job, outcome, now))
 
     def _fault(self, job: Job, error: Exception, now: float) -> Resource:
-        gone = isinstance(error, NotFound)
-        resource = missing(job, error, now) if isinstance(error, NotFound) else faulty(job, error, now)
-        if not gone:
-            log.info(
-                "refresh failed (%d in a row): %s",
-                job.failures,
-                error,
-                extra={"agent": job.agent.name, "key": job.handle.key},
-            )
-        what = What.GIVEN_UP if resource.phase.is_failure and not job.deleted else What.TOLERATED
-        self._tell(what, job, message=resource.message)
+        if isinstance(error, NotFound):
+            resource = missing(job, error, now)
+        else:
+            resource = faulty(job, error, now)
+            text = "refresh failed (%d in a row): %s"
+            extra = {"agent": job.agent.name, "key": job.handle.key}
+            log.info(text, job.failures, sentence(error), extra=extra)
+        if job.given_up:
+            self._give_up(job)
+        self._tell(What.GIVEN_UP if resource.phase.is_terminal else What.TOLERATED, job, message=resource.message)
         return resource
-
-    def _plan(self, job: Job, when: float) -> None:
-        job.due = when
-        self._ahead.add(job)
 
     # -- together ---------------------------------------------------------------------------------------------------
 
     def _join_group(self, job: Job, now: float) -> Group:
-        group = self._groups.get(_group_of(job))
-        if group is None:
-            group = self._groups[_group_of(job)] = Group(job.agent)
-        group.jobs.add(job)
+        key = _group_of(job)
+        group = job.group
+        if group is None or group.key != key:  # its connection may have changed
+            self.forget(job)
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = Group(key, replace(job.call, key="", output_prefix=""))
+            job.group = group
+            group.jobs.add(job)
         if group.due == NEVER:
-            self._plan_round(group, now + job.agent.settings.poll_interval)
+            self._rounds.plan(group, now + job.agent.settings.poll_interval)
         return group
 
     def _wait_for_batch(self, job: Job) -> None:
@@ -185,48 +220,44 @@ class Refresher:
         job.refreshing_since = now
         group.waiting.add(job)
         if group.due > now + GATHER:
-            self._plan_round(group, now + GATHER)
-
-    def _plan_round(self, group: Group, when: float) -> None:
-        group.due = when
-        self._rounds.add(group)
+            self._rounds.plan(group, now + GATHER)
 
     def _begin_round(self, group: Group) -> None:
         """Send out everything that is due: the jobs somebody waits for, and those not refreshed for an interval."""
-        now, interval = time.monotonic(), group.agent.settings.poll_interval
+        now, interval = time.monotonic(), group.key[0].settings.poll_interval
         stale = [
             job
             for job in group.jobs
-            if job.refresh is None and job.retry_at <= now and now - job.fresh_at >= interval * 0.5
+            if self.by_itself
+            and job.refresh is None
+            and job.retry_at <= now
+            and now - job.fresh_at >= max(0.5 * interval, job.poll_after)
         ]
-        due = [*group.waiting, *(stale if len(group.waiting) < len(group.jobs) else ())]
+        for job in stale:
+            job.refresh = asyncio.get_running_loop().create_future()
+        due = [*group.waiting, *stale]
         group.waiting.clear()
         for batch in _batches(due):
-            self._spawn(self._refresh_many(group.agent, batch))
-        group.due = NEVER
+            self._spawn(self._refresh_many(group, batch))
         if group.jobs:
-            self._plan_round(group, now + interval)
+            self._rounds.plan(group, now + interval)
 
-    async def _refresh_many(self, agent: Agent, jobs: list[Job]) -> None:
-        waited = {job: job.refresh for job in jobs if job.refresh is not None}
-        for job in jobs:
-            if job.refresh is None:
-                job.refresh = waited[job] = asyncio.get_running_loop().create_future()
-        began = time.monotonic()
+    async def _refresh_many(self, group: Group, jobs: list[Job]) -> None:
+        agent, began = group.key[0], time.monotonic()
+        waited = [job.refresh for job in jobs]
         for job in jobs:
             job.refreshing_since = began
         try:
-            answers = await agent.get_many([job.handle.meta for job in jobs], jobs[0].call)
-            outcomes: list[Resource | Exception] = list(answers)
+            async with asyncio.timeout(_limit(agent)):
+                answers = list(await agent.get_many([job.handle.meta for job in jobs], group.call))
+            outcomes = _outcomes(answers, len(jobs), agent)
         except Exception as exc:  # noqa: BLE001 - as for one
             outcomes = [exc] * len(jobs)
-        self._latency_of(agent).add(time.monotonic() - began)
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            try:
+        for job, outcome, refresh in zip(jobs, outcomes, waited, strict=True):
+            if job.refresh is refresh:
                 await self._judge(job, outcome, began)
-            finally:
-                if not waited[job].done():
-                    waited[job].set_result(None)
+            if refresh is not None and not refresh.done():
+                refresh.set_result(None)
 
     # -- shared -----------------------------------------------------------------------------------------------------
 
@@ -250,10 +281,37 @@ class Refresher:
         )
 
 
+def _limit(agent: Agent) -> float:
+    """Seconds that one call may take. The agent's own limit comes first; this one is for agents that have none."""
+    return agent.settings.call_timeout + 1.0
+
+
 def _checked(resource: object, agent: Agent) -> Resource:
     if not isinstance(resource, Resource):
         raise TypeError(f"{agent.name}.get returned {type(resource).__name__}, not a Resource")
     return resource
+
+
+def _outcomes(answers: Sequence[object], expected: int, agent: Agent) -> list[Resource | Exception]:
+    if len(answers) != expected:
+        raise TypeError(f"{agent.name}.get_many returned {len(answers)} answers for {expected} jobs")
+    return [
+        answer
+        if isinstance(answer, Resource | Exception)
+        else TypeError(f"{agent.name}.get_many returned {type(answer).__name__}, not a Resource")
+        for answer in answers
+    ]
+
+
+def _end(job: Job) -> None:
+    """Let those go who wait for a refresh that will not be made."""
+    if job.refresh is not None and not job.refresh.done():
+        job.refresh.set_result(None)
+    job.refresh = None
+
+
+def _is_batched(job: Job) -> bool:
+    return "get_many" in job.agent.supports
 
 
 def _group_of(job: Job) -> tuple[Agent, int]:

@@ -7,28 +7,36 @@ import heapq
 import time
 from collections.abc import Callable
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from airside.server.job import NEVER
 
-T = TypeVar("T")
+
+class Timed(Protocol):
+    """What can be scheduled. `due` is when it wants to be woken; `queued` belongs to the schedule."""
+
+    due: float
+    queued: float
+
+
+T = TypeVar("T", bound=Timed)
 
 
 class Schedule(Generic[T]):
-    """Due times of many things. `due_of` tells when a thing is due now: an older entry for it is ignored."""
+    """Wakes each thing when its `due` time has come. One that is put off stays in its place until then."""
 
-    def __init__(self, wake: Callable[[T], None], due_of: Callable[[T], float]) -> None:
+    def __init__(self, wake: Callable[[T], None]) -> None:
         self._wake = wake
-        self._due_of = due_of
         self._heap: list[tuple[float, int, T]] = []
         self._tie = count()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = NEVER
 
-    def add(self, thing: T) -> None:
-        """Call `wake(thing)` when it is due; again after each change of its due time."""
-        due = self._due_of(thing)
-        if due < NEVER:
+    def plan(self, thing: T, due: float) -> None:
+        """Call `wake(thing)` at `due`, and not at what was planned before. `NEVER` takes it back."""
+        thing.due = due
+        if due < thing.queued:
+            thing.queued = due
             heapq.heappush(self._heap, (due, next(self._tie), thing))
             if due < self._armed_for:
                 self._arm(due)
@@ -52,8 +60,14 @@ class Schedule(Generic[T]):
         self._armed_for, self._timer = NEVER, None
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
-            due, _, thing = heapq.heappop(self._heap)
-            if self._due_of(thing) == due:  # else it was put off or taken back meanwhile
+            place, _, thing = heapq.heappop(self._heap)
+            if place != thing.queued:
+                continue  # it was planned for an earlier time after this place was taken
+            thing.queued = NEVER
+            if thing.due > now:
+                self.plan(thing, thing.due)
+            else:
+                thing.due = NEVER
                 self._wake(thing)
-        if self._heap:
+        if self._heap and self._heap[0][0] < self._armed_for:
             self._arm(self._heap[0][0])

@@ -23,15 +23,17 @@ from airside.model import (
     Phase,
     PluginError,
     Resource,
+    Retry,
     Task,
     TaskType,
 )
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.absent import AbsentAgent
-from airside.server.cancellation import Cancellation
-from airside.server.creation import MAX_RESULT, Creation, call_of, code_of, fingerprint, finished, new_handle, patience
+from airside.server.cancellation import Cancellation, Cancelling
+from airside.server.creation import MAX_RESULT, Creation, code_of, finished
 from airside.server.declared import unpack_declared
+from airside.server.earlier import EarlierAttempts
 from airside.server.handle import (
     MAGIC,
     UNSIGNED,
@@ -46,9 +48,11 @@ from airside.server.handle import (
 from airside.server.job import Job, links_of
 from airside.server.ledger import Ledger
 from airside.server.offload import Offload
+from airside.server.order import call_of, fingerprint, new_handle, patience
 from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
+from airside.server.uncertain import Uncertain
 from airside.server.watch import Watch
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues
@@ -80,9 +84,20 @@ class Service:
         self.hooks = hooks
         self.offload = Offload()
         self.ledger = Ledger(settings.max_jobs, hooks)
-        self.cancellation = Cancellation(hooks)
-        self.creation = Creation(self.ledger, self.cancellation, keys, hooks, read=self._read, write=self._result)
-        self.watch = Watch(self._serialise, settings, hooks)
+        self.uncertain = Uncertain(hooks)
+        self.cancellation = Cancellation(hooks, self.uncertain)
+        self.watch = Watch(self._serialise, settings, hooks, self._cancel_given_up)
+        earlier = EarlierAttempts(self.ledger, self.cancellation, self.uncertain, keys, hooks, self.watch.of_key)
+        self.creation = Creation(
+            self.ledger,
+            self.cancellation,
+            self.uncertain,
+            earlier,
+            keys,
+            hooks,
+            read=self._read,
+            write=self._result,
+        )
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
         self._unseal = lru_cache(maxsize=8192)(lambda data: unseal(data, keys))
@@ -103,8 +118,9 @@ class Service:
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
         if not agent.is_sync:
             raise NotOffered(f"Task type {request.template.type} is served by an async agent; call CreateTask instead.")
-        key = key_of(request)
-        entry = self.ledger.enter(f"do {key}", fingerprint(request), lambda _: self._do(agent, request, key))
+        key, inputs = key_of(request), fingerprint(request)
+        joint = self.ledger.key_for(f"do {key}", inputs)
+        entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, request, key))
         return await self.ledger.answer(entry)
 
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
@@ -158,10 +174,15 @@ class Service:
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
-            job.resource, job.answer = _result_of(handle), handle.result
+            self.watch.settle(job, _result_of(handle), handle.result)
         elif handle.kind is Kind.PENDING and not isinstance(agent, AbsentAgent):
             job.agent = PendingAgent(
-                agent, handle, partial(self.creation.resume, agent), self._opened, self.cancellation.ask
+                agent,
+                handle,
+                known=partial(self.ledger.get, handle.key),
+                resume=partial(self.creation.resume, agent),
+                stop=partial(self.creation.stop, agent),
+                opened=self._opened,
             )
         return job
 
@@ -212,24 +233,51 @@ class Service:
         if job.deleted or job.handle.kind in {Kind.DONE, Kind.FAILED}:
             return
         if job.deletion is None:
-            job.deletion = asyncio.create_task(self._delete(job, _call(job.handle, connection, None)))
-        wait = patience(deadline)
-        async with asyncio.timeout(wait):
-            await asyncio.shield(job.deletion)
-
-    async def _delete(self, job: Job, call: Call) -> None:
+            job.deletion = asyncio.create_task(self._begin_delete(job, _call(job.handle, connection, None)))
+            job.deletion.add_done_callback(lambda _: setattr(job, "deletion", None))
+        refusal: Exception | None = None
         try:
+            async with asyncio.timeout(patience(deadline)):
+                cancelling = await asyncio.shield(job.deletion)
+                if cancelling is not None:
+                    refusal = await cancelling.outcome()
+        except TimeoutError:
+            raise Retry("The backend has not accepted the cancel yet; it is being asked on.") from None
+        if isinstance(refusal, Fail):
+            raise Fail(refusal.message, code=refusal.code)
+        if refusal is not None:
+            log.info("delete not accepted yet: %s", sentence(refusal), extra={"key": job.handle.key})
+            text = "The backend has not accepted the cancel yet, it is being asked on"
+            raise Retry(f"{text}: {sentence(refusal)}")
+
+    async def _begin_delete(self, job: Job, call: Call) -> Cancelling | None:
+        """Learn whether the job is over; if not, begin to cancel it."""
+        agent = job.agent
+        if isinstance(agent, PendingAgent) and not agent.is_settled:
+            phase = job.resource.phase  # asking would begin the create anew
+        else:
             phase = (await self.watch.learn(job, call)).phase
-            if phase.is_terminal and not job.agent.settings.delete_finished:
-                return
-            known = await self.cancellation.ask(job.agent, job.handle.meta, call)
-            job.deleted = True
-            if not phase.is_terminal:
-                await self.watch.record(job, Resource(Phase.ABORTED))
-                if known:
-                    self.cancellation.confirm_behind(job.agent, job.handle.meta, call, accepted=True)
-        finally:
-            job.deletion = None
+        if not phase.is_terminal:
+            return self.cancellation.begin(agent, job.handle.meta, call, accepted=partial(self._cancelled, job))
+        if job.given_up:
+            return self._cancel_given_up(job)
+        if agent.settings.delete_finished and not isinstance(agent, PendingAgent):
+            return self.cancellation.begin(
+                agent, job.handle.meta, call, accepted=partial(self._cancelled, job), confirm=False
+            )
+        return None
+
+    async def _cancelled(self, job: Job) -> None:
+        """The backend took the cancel: from now on the job is told as aborted, unless it is known to be over."""
+        job.deleted = True
+        await self.watch.record(job, Resource(Phase.ABORTED, message="cancelled on request"))
+
+    def _cancel_given_up(self, job: Job) -> Cancelling | None:
+        """Go on cancelling, for a day, a job that failed for us but may be running."""
+        call = _call(job.handle, job.call.connection, None)
+        if job.handle.key in self.uncertain and not self.cancellation.is_running(job.agent, job.handle.meta):
+            return None  # the day is over; a person has to look
+        return self.cancellation.begin(job.agent, job.handle.meta, call)
 
     # -- logs and metrics -------------------------------------------------------------------------------------------
 

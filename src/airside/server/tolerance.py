@@ -25,14 +25,17 @@ MAX_RETRY_AFTER = 600.0
 
 
 def found(job: Job, resource: Resource) -> Resource:
-    """What the agent says, except that a phase never goes back within a process."""
+    """What the agent says, except that a phase never goes back from what was told within this process."""
+    phase: Phase = Phase.RUNNING if resource.phase is Phase.UNDEFINED else resource.phase
+    if job.answer and phase.rank < job.resource.phase.rank:
+        phase = job.resource.phase
+    return resource if phase is resource.phase else replace(resource, phase=phase)
+
+
+def recovered(job: Job) -> None:
+    """A refresh went well: what failed before it no longer counts."""
     job.failures = job.misses = 0
     job.retry_at = 0.0
-    if resource.phase is Phase.UNDEFINED:
-        return replace(resource, phase=Phase.RUNNING)
-    if resource.phase.rank < job.resource.phase.rank:
-        return replace(resource, phase=job.resource.phase)
-    return resource
 
 
 def missing(job: Job, error: NotFound, now: float) -> Resource:
@@ -40,8 +43,6 @@ def missing(job: Job, error: NotFound, now: float) -> Resource:
     job.misses += 1
     if job.misses == 1:
         job.missing_since = now
-    if job.deleted:
-        return replace(job.resource, phase=Phase.ABORTED, message="cancelled on request")
     text = sentence(error)
     if job.misses >= MISSES and now - job.missing_since >= MISSING_FOR and not job.is_young:
         return Resource(Phase.RETRYABLE_FAILED, message=f"The job is gone: {text}", code=error.code)
@@ -58,17 +59,17 @@ def faulty(job: Job, error: Exception, now: float) -> Resource:
     lasted = now - job.failing_since
     if lasted >= job.agent.settings.fault_tolerance and job.failures >= MIN_FAILURES:
         message = f"The job could not be checked for {lasted:.0f} s: {text}"
+        job.given_up = True
         return Resource(Phase.RETRYABLE_FAILED, message=message, code="BackendUnreachable")
     job.retry_at = now + backoff(job.failures, error)
     return replace(_last(job), message=f"The last check failed: {text}. Trying again.")
 
 
 def backoff(failures: int, error: Exception) -> float:
-    """Seconds to wait after so many failures in a row: what the backend asks for, else doubling with jitter."""
-    asked = error.after if isinstance(error, Retry) else None
-    if asked is not None:
-        return min(max(asked, 0.0), MAX_RETRY_AFTER)
-    return _jitter(min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
+    """Seconds to wait after so many failures in a row: doubling with jitter, and as long as the backend asks for."""
+    usual = _jitter(min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
+    asked = error.after if isinstance(error, Retry) and error.after is not None else 0.0
+    return max(usual, min(asked, MAX_RETRY_AFTER) * random.uniform(1.0, 1.2))  # noqa: S311 - spreads load
 
 
 def _jitter(seconds: float) -> float:

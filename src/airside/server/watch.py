@@ -7,41 +7,56 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from airside.model import Call, LogLink, Phase, Resource
+from airside.model import Call, LogLink, Resource
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle
 from airside.server.job import Job, linked, nothing_known, watched
-from airside.server.refresh import Refresher, call_for_refresh
+from airside.server.refresh import GiveUp, Refresher, call_for_refresh
 from airside.server.settings import ServerSettings
 
 KEEP = 900.0
 """A job is watched for at least this many seconds after its last ask, and for three expected asks."""
-_MARGIN = 0.01  # seconds before the caller's deadline at which the last answer goes out
+MAX_BYTES = 256 * 1024 * 1024
+"""What all answers in memory may weigh; the jobs unasked for longest are forgotten first."""
+_SWEEP = 30.0  # seconds between two looks for jobs whose asker stays away
+_SWEPT_AT_ONCE = 10_000  # jobs looked at without letting the loop do anything else
 
 Serialise = Callable[[Job, Resource], Awaitable[tuple[Resource, bytes]]]
 
 
 class Watch:
-    """Every job that has been asked for lately, in bounded memory."""
+    """Every job that has been asked for lately, in bounded memory. `give_up` cancels a job that was given up."""
 
-    def __init__(self, serialise: Serialise, settings: ServerSettings, hooks: Hooks) -> None:
+    def __init__(self, serialise: Serialise, settings: ServerSettings, hooks: Hooks, give_up: GiveUp) -> None:
         self._serialise = serialise
         self._settings = settings
-        self._refresher = Refresher(self.record, hooks, by_itself=settings.max_age != 0)
+        self._refresher = Refresher(self.record, hooks, give_up, by_itself=settings.max_age != 0)
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()  # the one asked for longest ago comes first
+        self._by_key: dict[str, Job] = {}
+        self._bytes = 0
+        self._sweeper: asyncio.TimerHandle | None = None
 
     def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
         """Watch the job of a handle from now on."""
         job = self._jobs[identity] = watched(identity, handle, agent, call_for_refresh(call), links)
+        if handle.key:
+            self._by_key[handle.key] = job
         if len(self._jobs) > self._settings.max_jobs:
-            self._drop_first()
+            self._drop(next(iter(self._jobs.values())))
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
         return job
 
     def known(self, identity: bytes) -> Job | None:
         """The job of a handle if it is watched."""
         return self._jobs.get(identity)
+
+    def of_key(self, key: str) -> Job | None:
+        """The watched job of a task attempt, whichever process made it."""
+        return self._by_key.get(key)
 
     async def ask(self, job: Job, call: Call) -> bytes:
         """The serialised resource of a job: from memory if it is fresh, else after a refresh.
@@ -53,62 +68,109 @@ class Watch:
         self._asked(job, now)
         if job.is_over and job.answer:
             return job.answer
-        if not self._is_fresh(job, now) and (job.retry_at <= now or self._settings.max_age == 0):
+        if not self._is_fresh(job, now):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
-            await self._wait(self._refresher.refresh(job), call)
+            await self._wait(job, call, now)
         if not job.answer:
-            job.resource, job.answer = await self._serialise(job, nothing_known(job))
+            await self.record(job, nothing_known(job))
         self._refresher.expect(job, now)
         return job.answer
 
     async def learn(self, job: Job, call: Call) -> Resource:
         """What is known of a job, after a refresh if the last answer is old."""
         now = time.monotonic()
+        job.spare += 1
         if not job.is_over and not self._is_fresh(job, now):
-            await self._wait(self._refresher.refresh(job), call)
+            await self._wait(job, call, now)
         return job.resource
 
     async def record(self, job: Job, resource: Resource) -> None:
-        """Take `resource` for the truth about a job from now on. What we cancelled stays cancelled."""
-        if job.deleted and not resource.phase.is_success:
-            resource = Resource(Phase.ABORTED, message="cancelled on request", links=resource.links)
-        job.resource, job.answer = await self._serialise(job, linked(job, resource))
-        job.fresh_at = time.monotonic()
+        """Take `resource` for the truth about a job from now on, unless the job is known to be over."""
+        if job.is_over and job.answer:
+            return
+        settled, answer = await self._serialise(job, linked(job, resource))
+        if not (job.is_over and job.answer):  # it may have ended meanwhile
+            self.settle(job, settled, answer)
+
+    def settle(self, job: Job, resource: Resource, answer: bytes) -> None:
+        """Answer with these bytes from now on."""
+        if not job.is_dropped:
+            self._bytes += len(answer) - len(job.answer)
+        job.answer = answer
+        job.resource = replace(resource, outputs=None)  # they are in the answer
+        while self._bytes > MAX_BYTES and len(self._jobs) > 1:
+            self._drop(next(iter(self._jobs.values())))
 
     async def close(self) -> None:
         """Watch no more."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         await self._refresher.close()
         self._jobs.clear()
+        self._by_key.clear()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def _asked(self, job: Job, now: float) -> None:
-        """Learn how often this job is asked for, and drop a job whose asker stays away."""
-        if job.asked_at:
+        """Learn how often this job is asked for."""
+        if job.next_ask:
             interval = now - job.asked_at
             job.period = interval if not job.period else 0.75 * job.period + 0.25 * interval
         job.asked_at = now
-        if job.identity in self._jobs:
+        job.next_ask = now + job.period
+        job.spare += 1
+        if not job.is_dropped:
             self._jobs.move_to_end(job.identity)
-        first = next(iter(self._jobs.values()), None)
-        if first is not None and first is not job and now - first.asked_at > max(KEEP, 3 * first.period):
-            self._drop_first()
 
-    def _drop_first(self) -> None:
-        _, job = self._jobs.popitem(last=False)
+    def _sweep(self) -> None:
+        """Drop the jobs whose asker has stayed away."""
+        now = time.monotonic()
+        away = []
+        for looked, job in enumerate(self._jobs.values()):
+            if now - job.asked_at < KEEP or looked == _SWEPT_AT_ONCE:
+                break
+            if now - job.asked_at > max(KEEP, 3 * job.period):
+                away.append(job)
+        for job in away:
+            self._drop(job)
+        delay = _SWEEP if len(away) < _SWEPT_AT_ONCE else 0.1
+        self._sweeper = asyncio.get_running_loop().call_later(delay, self._sweep) if self._jobs else None
+
+    def _drop(self, job: Job) -> None:
+        del self._jobs[job.identity]
+        if self._by_key.get(job.handle.key) is job:
+            del self._by_key[job.handle.key]
+        self._bytes -= len(job.answer)
+        job.is_dropped = True
         self._refresher.forget(job)
 
     def _is_fresh(self, job: Job, now: float) -> bool:
         limit = self._settings.max_age
         return now - job.fresh_at < (job.fresh_for if limit is None else limit)
 
-    async def _wait(self, refresh: asyncio.Future[None], call: Call) -> None:
-        limit = self._settings.max_wait
-        remaining = call.remaining
-        if remaining is not None:
-            limit = min(limit, max(0.0, remaining - _MARGIN))
+    async def _wait(self, job: Job, call: Call, asked: float) -> None:
+        """Wait for an answer that is not older than this ask. A refresh that fails is repeated while there is time."""
+        limit = self._settings.max_wait if call.deadline is None else min(self._settings.max_wait, patience(call))
+        until = asked + limit
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
-                await asyncio.shield(refresh)
+                while job.fresh_at < asked and not job.is_over:
+                    if job.refresh is None and self._refresher.by_itself:
+                        if job.retry_at >= until:
+                            return
+                        await asyncio.sleep(job.retry_at - time.monotonic())
+                    await asyncio.shield(self._refresher.refresh(job))
+                    if not self._refresher.by_itself:
+                        return
+
+
+def patience(call: Call) -> float:
+    """Seconds to wait on behalf of a call: until 20 % of its time, and at least 10 ms, before its deadline.
+
+    >>> patience(Call(deadline=0.0))
+    0.0
+    """
+    remaining = call.remaining or 0.0
+    return max(0.0, remaining - max(0.01, 0.2 * remaining))

@@ -1,0 +1,124 @@
+"""The attempt before: its job is cancelled, and known to be over, before the next attempt makes one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from airside.model import Call, NotFound, Retry, Task
+from airside.observe.events import Event, Hooks, What
+from airside.sdk.agent import Agent
+from airside.server.cancellation import Cancellation, NotCancelled
+from airside.server.handle import Kind, SigningKeys, unseal
+from airside.server.job import Job
+from airside.server.ledger import Entry, Ledger
+from airside.server.order import Order, call_of, earlier_attempt
+from airside.server.uncertain import Uncertain
+
+
+class EarlierAttempts:
+    """Clears the way for a new attempt. `watched(key)` is the watched job of an attempt that any process made."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cancellation: Cancellation,
+        uncertain: Uncertain,
+        keys: SigningKeys,
+        hooks: Hooks,
+        watched: Callable[[str], Job | None],
+    ) -> None:
+        self._ledger = ledger
+        self._cancellation = cancellation
+        self._uncertain = uncertain
+        self._keys = keys
+        self._hooks = hooks
+        self._watched = watched
+
+    async def adopt_or_cancel(self, order: Order, task: Task) -> bytes | None:
+        """The earlier attempt's job if it may be taken over; else None, once that job is known to be over.
+
+        Raises `Retry` if it cannot be cancelled: two attempts of one task must not run side by side.
+        """
+        earlier = earlier_attempt(order.request, order.first_attempt)
+        if earlier is None:
+            return None
+        key, prefix = earlier
+        entry = self._ledger.get(key)
+        if entry is not None and entry.task is not None:
+            adopted = await self._take_over_or_stop(order, entry)
+            if adopted is not None:
+                return adopted
+        try:
+            if await self._cancellation.settled(key):
+                return None
+            await self._cancel(order, entry, replace(task, key=key, output_prefix=prefix))
+        except NotCancelled as exc:
+            raise Retry(f"The job of the attempt before may be running and could not be cancelled: {exc}") from exc
+        return None
+
+    async def _take_over_or_stop(self, order: Order, entry: Entry) -> bytes | None:
+        """What comes of the earlier attempt's create that is still under way here."""
+        running = entry.task
+        if order.agent.settings.adoptable and not entry.promised and not entry.stopped:
+            with suppress(Exception):
+                handle = unseal(await self._ledger.answer(entry), self._keys)
+                if handle.kind is Kind.JOB:
+                    self._tell(What.ADOPTED, order)
+                    return handle.meta
+            return None
+        entry.stop()  # it cancels its job itself, once it has one
+        self._tell(What.EARLIER_CANCELLED, order)
+        if running is not None:
+            await asyncio.wait({running})
+        return None
+
+    async def _cancel(self, order: Order, entry: Entry | None, task: Task) -> None:
+        agent, call = order.agent, call_of(task)
+        watched = self._watched(call.key)
+        if watched is not None and watched.is_over and not watched.given_up:
+            self._uncertain.settle(call.key)
+            return
+        meta = await self._meta_of(agent, entry, watched, task)
+        if meta is None:
+            if "find" not in agent.supports and entry is None and not agent.is_sync:
+                reason = "a new attempt began, and nothing here tells whether the attempt before left a job"
+                self._doubt(agent, call, reason)
+            elif "find" in agent.supports:
+                self._uncertain.settle(call.key)
+            return
+        if await _is_over(agent, meta, call):
+            self._uncertain.settle(call.key)
+            return
+        self._tell(What.EARLIER_CANCELLED, order)
+        await self._cancellation.begin(agent, meta, call).confirmed()
+
+    async def _meta_of(self, agent: Agent, entry: Entry | None, watched: Job | None, task: Task) -> bytes | None:
+        """The metadata of the earlier attempt's job: from its create here, from its handle seen here, or found."""
+        if entry is not None and entry.answer:
+            handle = unseal(entry.answer, self._keys)
+            return handle.meta if handle.kind is Kind.JOB else None
+        if watched is not None and watched.handle.kind is Kind.JOB:
+            return watched.handle.meta
+        if "find" in agent.supports:
+            return await agent.find(task, task.key, call_of(task))
+        return None
+
+    def _doubt(self, agent: Agent, call: Call, reason: str) -> None:
+        name = str(call.task_type or "")
+        self._uncertain.add(reason, key=call.key, task_type=name, agent=agent.name, output_prefix=call.output_prefix)
+
+    def _tell(self, what: What, order: Order) -> None:
+        self._hooks.tell(Event(what=what, task_type=order.task_type.name, key=order.key))
+
+
+async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
+    try:
+        async with asyncio.timeout(agent.settings.call_timeout + 1.0):
+            return (await agent.get(meta, call)).phase.is_terminal
+    except NotFound:
+        return True
+    except Exception:  # noqa: BLE001 - not known to be over, so it is cancelled
+        return False

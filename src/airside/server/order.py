@@ -1,0 +1,100 @@
+"""A create as it was asked for: which attempt of which task, and what can be known of the attempt before it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from flyteidl2.connector import connector_pb2
+
+from airside.model import Call, Task, TaskType
+from airside.model.task import attempt_key
+from airside.sdk.agent import Agent
+from airside.server.declared import pack_declared
+from airside.server.handle import Handle
+from airside.wire.template import template_id
+
+Request: TypeAlias = connector_pb2.CreateTaskRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """One create. `first_attempt` is how the caller counts attempts in the output prefix: from 0 in Flyte 1, from 1
+    in Flyte 2. `is_late` means that `create_timeout` is over: what was made may be found, nothing new is begun."""
+
+    request: Request
+    key: str
+    agent: Agent
+    first_attempt: int = 0
+    is_late: bool = False
+
+    @property
+    def is_resumable(self) -> bool:
+        """True if a create that got lost can be taken up again without making a second job."""
+        return is_resumable(self.agent)
+
+    @property
+    def task_type(self) -> TaskType:
+        """The task type and version that are asked for."""
+        return TaskType(self.request.template.type, self.request.template.task_type_version)
+
+
+def is_resumable(agent: Agent) -> bool:
+    """True if the agent can tell whether a job was made: by its native token or id, or by looking it up.
+
+    A sync agent makes no job: what it does is done again if its process dies.
+    """
+    return agent.is_sync or agent.settings.create_is_idempotent or "find" in agent.supports
+
+
+def call_of(task: Task) -> Call:
+    """The call that starts a task: it outlives its caller, so it has no deadline."""
+    return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
+
+
+def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
+    """The handle of a request, with the agent's own bytes."""
+    template = request.template
+    outputs = template.interface.outputs.SerializeToString(deterministic=True)
+    return Handle(
+        task_type=TaskType(template.type, template.task_type_version),
+        key=key,
+        output_prefix=request.output_prefix,
+        declared=pack_declared(outputs) if template.interface.HasField("outputs") else b"",
+        meta=meta,
+    )
+
+
+def patience(deadline: float | None) -> float | None:
+    """Seconds to wait for the agent: until 20 % of the time, and at least 10 ms, before the deadline.
+
+    >>> patience(None) is None
+    True
+    """
+    if deadline is None:
+        return None
+    remaining = max(0.0, deadline - time.monotonic())
+    return max(0.0, remaining - max(0.01, 0.2 * remaining))
+
+
+def earlier_attempt(request: Request, first: int) -> tuple[str, str] | None:
+    """The key and output prefix of the attempt before this one, if the prefix ends with a later attempt's number."""
+    base, _, last = request.output_prefix.rstrip("/").rpartition("/")
+    if not base or not last.isascii() or not last.isdecimal() or str(int(last)) != last or int(last) <= first:
+        return None
+    template, prefix = request.template, f"{base}/{int(last) - 1}"
+    key = attempt_key(template.type, template.task_type_version, template_id(template), prefix)
+    return key, prefix
+
+
+def fingerprint(request: Request) -> bytes:
+    """Tells inputs apart; their order does not matter, since Flyte 2 shuffles it."""
+    literals = request.inputs.literals
+    if not literals:
+        return b""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted((one.name, one.value.SerializeToString(deterministic=True)) for one in literals):
+        digest.update(b"%d %b%d %b" % (len(name), name.encode(), len(value), value))
+    return digest.digest()

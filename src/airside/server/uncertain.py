@@ -1,0 +1,81 @@
+"""Jobs that may be running although nobody needs them, listed by name: they are never deleted on a guess."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from airside.model.redaction import redact
+from airside.observe.events import Event, Hooks, What
+
+log = logging.getLogger("airside.server")
+
+CAPACITY = 10_000
+"""Jobs listed at once; the ones listed first are forgotten first, but stay in the log."""
+_MAX_JOB = 512  # bytes of an agent's metadata that are shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """One job and why it is listed. `job` is the agent's metadata as text, empty if none is known."""
+
+    key: str
+    task_type: str
+    agent: str
+    reason: str
+    output_prefix: str = ""
+    job: str = ""
+    since: str = ""
+
+
+class Uncertain:
+    """The list, by the key of the task attempt."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._doubts: OrderedDict[str, Doubt] = OrderedDict()
+
+    def add(
+        self, reason: str, *, key: str, task_type: str, agent: str, output_prefix: str = "", meta: bytes = b""
+    ) -> None:
+        """List a job; one that is listed already keeps its place and its first reason."""
+        key = key or hashlib.sha256(meta).hexdigest()[:32]  # a foreign handle has no key
+        if key in self._doubts:
+            return
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._doubts[key] = Doubt(
+            key=key,
+            task_type=task_type,
+            agent=agent,
+            reason=redact(reason),
+            output_prefix=output_prefix,
+            job=redact(meta[:_MAX_JOB].decode("utf-8", "replace")),
+            since=since,
+        )
+        if len(self._doubts) > CAPACITY:
+            self._doubts.popitem(last=False)
+        extra = {"agent": agent, "key": key, "output_prefix": output_prefix}
+        log.warning("a job may be running although nobody needs it: %s", reason, extra=extra)
+        self._hooks.tell(Event(what=What.UNCERTAIN, task_type=task_type, key=key, message=reason))
+
+    def settle(self, key: str) -> None:
+        """Take a job off the list: it is known to be over, or somebody holds its handle."""
+        self._doubts.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._doubts)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._doubts
+
+    def to_json(self) -> bytes:
+        """The list as JSON, the oldest first.
+
+        >>> Uncertain(Hooks()).to_json()
+        b'{"uncertain": []}'
+        """
+        return json.dumps({"uncertain": [asdict(doubt) for doubt in self._doubts.values()]}).encode()
