@@ -246,8 +246,7 @@ def test_every_setting_of_serve_is_listed_with_its_default() -> None:
 def test_every_setting_of_an_agent_is_listed_with_its_default() -> None:
     listed = {key: default for key, default, *_ in rows("settings.md", "On an agent class")}
     for field in fields(AgentSettings):
-        expected = "5, less for a young job" if field.default is None else shown(field.default)
-        assert listed[field.name] == expected
+        assert listed[field.name] == shown(field.default)
 
 
 def shown(default: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -171,6 +172,8 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     )
     with _signals() as signals:
         await server.start()
+        gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.set_threshold(10_000, 10, 10)
         _announce(server)
         await signals.get()
         log.info(

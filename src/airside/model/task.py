@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -180,7 +180,8 @@ def attempt_key(task_type: str, version: int, template_id: tuple[str, ...], outp
     False
     """
     if not output_prefix:
-        return secrets.token_hex(16)
+        return f"{random.getrandbits(128):032x}"  # unique, not secret
+
     parts = (task_type, str(version), str(len(template_id)), *template_id, output_prefix)
     digest = hashlib.sha256()
     for part in parts:  # each with its length, so that no two lists of parts read alike

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 log = logging.getLogger("airside.observe")
 
@@ -53,8 +53,7 @@ class What(StrEnum):
     """How long the loop made others wait, at worst, in the last second."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened. `operation` is the verb, `code` a gRPC status or an error code, `seconds` how long
     it took, `size` how many bytes came in, `agent` the agent's name where the task type does not say enough."""
 

@@ -70,9 +70,10 @@ class Creation:
         Flyte 2. Raises what the agent raised, and `TimeoutError` if it is not done in time and could not tell later
         whether the job was made; a job that comes later still is cancelled.
         """
-        inputs = fingerprint(request)
+        repeatable = bool(request.output_prefix)  # without one the key is random: nobody can ask for it again
+        inputs = fingerprint(request) if repeatable else b""
         order = Order(request, self.ledger.key_for(key_of(request), inputs), agent, first_attempt)
-        entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order))
+        entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order), repeatable=repeatable)
         try:
             answer = await self.ledger.answer(entry, patience(deadline))
         except Unanswered:

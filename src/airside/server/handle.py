@@ -61,7 +61,7 @@ class Kind(IntEnum):
     """A job that was still being created when the caller had to be answered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Handle:
     """What a handle says. `meta` is the agent's own bytes; `declared` the packed types of the outputs; `request` the
     packed request of a pending create."""

@@ -95,7 +95,7 @@ class Ledger:
         self._hooks.tell(Event(what=What.OTHER_INPUTS, key=key))
         return hashlib.sha256(key.encode() + inputs).hexdigest()[:32]
 
-    def enter(self, key: str, inputs: bytes, start: Start) -> Entry:
+    def enter(self, key: str, inputs: bytes, start: Start, *, repeatable: bool = True) -> Entry:
         """The entry of a key: the known one, or a new one whose `start(entry)` is under way from now on.
 
         A create that raises is forgotten, so that the next one tries again.
@@ -105,7 +105,7 @@ class Ledger:
             entry = None  # it failed behind its pending handle, or is being cancelled
         if entry is None:
             entry = self._entries[key] = Entry(key, inputs)
-            self._begin(entry, start)
+            self._begin(entry, start, repeatable)
             self._forget_oldest()
         else:
             self._hooks.tell(Event(what=What.JOINED, key=key))
@@ -129,12 +129,24 @@ class Ledger:
         task = entry.task
         if task is None:
             return entry.answer
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()  # `asyncio.wait` does the same at thrice the cost
+
+        def wake(*_: object) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        task.add_done_callback(wake)
+        timer = None if wait is None else loop.call_later(wait, wake)
         entry.waiting += 1
         try:
-            done, _ = await asyncio.wait((task,), timeout=wait)
+            await waiter
         finally:
             entry.waiting -= 1
-        if not done:
+            task.remove_done_callback(wake)
+            if timer is not None:
+                timer.cancel()
+        if not task.done():
             raise Unanswered("The agent was not done in time.")
         return task.result()
 
@@ -151,7 +163,7 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _begin(self, entry: Entry, start: Start) -> None:
+    def _begin(self, entry: Entry, start: Start, repeatable: bool) -> None:
         task = asyncio.create_task(start(entry))
         entry.task = task
         self._tasks.add(task)
@@ -162,6 +174,8 @@ class Ledger:
             error = None if done.cancelled() else done.exception()
             if error is None and not done.cancelled():
                 entry.answer = done.result()
+                if not repeatable and not entry.promised:
+                    self._entries.pop(entry.key, None)
                 return
             if isinstance(error, Exception):
                 entry.error = sentence(error)

@@ -123,7 +123,9 @@ class Rpcs:
         self._directory = directory
 
     async def create(self, data: bytes, context: Context, seen: Seen) -> bytes:
-        request = await self._parse(connector_pb2.CreateTaskRequest, data)
+        large = len(data) > self.service.settings.off_loop_bytes
+        parse = connector_pb2.CreateTaskRequest.FromString
+        request = await asyncio.to_thread(parse, data) if large else parse(data)
         seen.task_type = request.template.type
         sealed = await self.service.create(
             request, deadline=_deadline(context), first_attempt=0 if self._family is V1 else 1

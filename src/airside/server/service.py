@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from flyteidl2.connector import connector_pb2
 
@@ -108,10 +108,12 @@ class Service:
 
     # -- create and do ----------------------------------------------------------------------------------------------
 
-    async def create(self, request: Request, *, deadline: float | None = None, first_attempt: int = 0) -> bytes:
+    def create(
+        self, request: Request, *, deadline: float | None = None, first_attempt: int = 0
+    ) -> Coroutine[Any, Any, bytes]:
         """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline."""
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
-        return await self.creation.create(agent, request, deadline=deadline, first_attempt=first_attempt)
+        return self.creation.create(agent, request, deadline=deadline, first_attempt=first_attempt)
 
     async def do(self, request: Request) -> bytes:
         """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""

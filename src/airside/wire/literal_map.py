@@ -95,7 +95,8 @@ class LiteralValues(Mapping[str, Any]):
     @property
     def has_offloaded(self) -> bool:
         """Whether reading some value needs a fetch that has not happened yet."""
-        return any(literal.offloaded_metadata.uri not in self._fetched for _, literal in self._find_offloaded())
+        offloaded = self._find_offloaded()
+        return bool(offloaded) and any(one.offloaded_metadata.uri not in self._fetched for _, one in offloaded)
 
     def prefetch(self) -> None:
         """Fetch every offloaded literal now, so that no later read blocks. Blocks; errors of `fetch` pass through."""
@@ -123,7 +124,12 @@ class LiteralValues(Mapping[str, Any]):
 
     def _find_offloaded(self) -> list[tuple[str, Literal]]:
         if self._offloaded is None:
-            self._offloaded = [(name, found) for name, one in self.literals.items() for found in _offloaded_in(one)]
+            self._offloaded = [
+                (name, found)
+                for name, one in self.literals.items()
+                if not one.HasField("scalar") or one.scalar.HasField("union")  # most are plain, and asked for often
+                for found in _offloaded_in(one)
+            ]
         return self._offloaded
 
 
@@ -201,6 +207,8 @@ def _parse(data: bytes, where: str) -> Message:
 
 
 def _index(message: Any) -> dict[str, Literal]:
+    if isinstance(message, Inputs):
+        return {entry.name: entry.value for entry in message.literals}
     if message.DESCRIPTOR.full_name.startswith("flyteidl."):  # Flyte 1's classes: the same bytes
         message = Inputs.FromString(message.SerializeToString())
     literals = message.literals

@@ -5,13 +5,13 @@ Requests of both families are read with Flyte 2's classes: the two share bytes, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from flyteidl2.connector import connector_pb2
 from flyteidl2.core import identifier_pb2, interface_pb2, security_pb2, tasks_pb2, types_pb2
@@ -67,25 +67,52 @@ def read_request(request: connector_pb2.CreateTaskRequest, *, key: str, connecti
     """
     template = request.template
     declared = read_interface(template)
-    return Task(
+    return RequestedTask.of(
+        request,
         type=TaskType(template.type, template.task_type_version),
         inputs=LiteralValues(request.inputs, declared.inputs, where="inputs", fetch=storage.read),
-        config=StructValues(template.custom),
-        sql=_read_sql(template),
-        container=_read_container(template),
         interface=declared.interface,
         output_prefix=request.output_prefix,
         key=key,
-        execution=read_execution(template.id, request.task_execution_metadata),
         connection=read_connection(request) if connection is None else connection,
         template=template,
     )
 
 
+class RequestedTask(Task):
+    """A task whose remaining parts are read from its create request when they are first asked for."""
+
+    __slots__ = ("_request",)
+    _LATER: ClassVar[Mapping[str, Callable[[connector_pb2.CreateTaskRequest], Any]]] = {
+        "config": lambda request: StructValues(request.template.custom),
+        "sql": lambda request: _read_sql(request.template),
+        "container": lambda request: _read_container(request.template),
+        "execution": lambda request: read_execution(request.template.id, request.task_execution_metadata),
+    }
+
+    @classmethod
+    def of(cls, request: connector_pb2.CreateTaskRequest, **parts: Any) -> RequestedTask:
+        """A task of a request with the parts that are known already."""
+        task = cls.__new__(cls)
+        object.__setattr__(task, "_request", request)
+        for name, value in parts.items():
+            object.__setattr__(task, name, value)
+        return task
+
+    def __getattr__(self, name: str) -> Any:
+        read = self._LATER.get(name)
+        if read is None:
+            raise AttributeError(name)
+        value = read(self._request)
+        object.__setattr__(self, name, value)
+        return value
+
+
 def key_of(request: connector_pb2.CreateTaskRequest) -> str:
     """The key of the attempt that a create request starts (see `attempt_key`)."""
-    template = request.template
-    return attempt_key(template.type, template.task_type_version, template_id(template), request.output_prefix)
+    template, prefix = request.template, request.output_prefix
+    named = template_id(template) if prefix else ()
+    return attempt_key(template.type, template.task_type_version, named, prefix)
 
 
 def template_id(template: tasks_pb2.TaskTemplate) -> tuple[str, ...]:
