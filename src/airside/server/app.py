@@ -206,7 +206,14 @@ class Server:
         return tell
 
     async def _listen_http(self, host: str, port: int) -> None:
-        self._pages = HttpPages({"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page})
+        self._pages = HttpPages(
+            {
+                "/healthz": self._healthz,
+                "/readyz": self._readyz,
+                "/metrics": self._metrics_page,
+                "/uncertain": self._uncertain,
+            }
+        )
         try:
             self.metrics_port = await self._pages.start(host, port)
         except OSError as exc:
@@ -214,6 +221,9 @@ class Server:
                 f"Metrics port {port} on {host} cannot be listened on: {exc.strerror}; "
                 "choose another with --metrics-port."
             ) from exc
+
+    def _uncertain(self) -> Page:
+        return Page(HTTPStatus.OK, self.service.uncertain.to_json(), "application/json")
 
     def _healthz(self) -> Page:
         return Page(HTTPStatus.OK, b"alive\n")
@@ -240,6 +250,7 @@ class Server:
             await self._pages.stop()
             self._pages = None
         await self.service.watch.close()
+        await self.service.creation.close()
         await self.service.cancellation.close()
         self.service.offload.close()
         if self._watchdog is not None:

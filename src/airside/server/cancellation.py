@@ -109,7 +109,7 @@ class Cancellation:
         cancelling = Cancelling(call)
         if len(self._running) >= CAPACITY:
             cancelling.refusal = NotCancelled("too many jobs are being cancelled")
-            self._doubt(agent, meta, call, "too many jobs were being cancelled")
+            self._uncertain.add("too many jobs were being cancelled", call=call, agent=agent, meta=meta)
             return cancelling
         self._running[agent, meta] = cancelling
         cancelling.task = asyncio.create_task(
@@ -163,7 +163,8 @@ class Cancellation:
                     return
             except Fail as exc:
                 cancelling.tell(exc)
-                self._doubt(agent, meta, call, f"the backend will not cancel it: {sentence(exc)}")
+                reason = f"the backend will not cancel it: {sentence(exc)}"
+                self._uncertain.add(reason, call=call, agent=agent, meta=meta)
                 return
             except Exception as exc:  # noqa: BLE001 - a job that may be running is cancelled through any weather
                 failures += 1
@@ -174,7 +175,7 @@ class Cancellation:
                 await asyncio.sleep(min(FIRST_LOOK * 2.0**looks, LONGEST_LOOK))
                 looks += 1
                 ask = looks % ASK_AGAIN == 0
-        self._doubt(agent, meta, call, "it could not be cancelled for a day")
+        self._uncertain.add("it could not be cancelled for a day", call=call, agent=agent, meta=meta)
 
     async def _ask(self, agent: Agent, meta: bytes, call: Call, *, believe: bool) -> bool:
         """Ask the backend once; returning means that it accepted. False: it does not know the job, which is as good."""
@@ -193,12 +194,6 @@ class Cancellation:
         if first and accepted is not None:
             await accepted()
         cancelling.tell(None)
-
-    def _doubt(self, agent: Agent, meta: bytes, call: Call, reason: str) -> None:
-        name = str(call.task_type or (agent.task_types[0] if agent.task_types else ""))
-        self._uncertain.add(
-            reason, key=call.key, task_type=name, agent=agent.name, output_prefix=call.output_prefix, meta=meta
-        )
 
 
 async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:

@@ -117,7 +117,8 @@ class Creation:
         order = self._order_of(agent, handle, call, is_late=False)
         is_late = time.time() - handle.created_at >= agent.settings.create_timeout
         if order is None or (is_late and not finds) or (order.is_late and not finds):
-            self._doubt(agent, call, "its pending create was cancelled, but another process may have carried it out")
+            reason = "its pending create was cancelled, but another process may have carried it out"
+            self._uncertain.add(reason, call=call, agent=agent)
             return None
         task = await self._read(order.request, order.key)
         if finds:
@@ -249,7 +250,8 @@ class Creation:
             self._tell(What.UNDONE, order)
             self._cancellation.begin(agent, made, call, is_new=True)
         else:
-            self._doubt(agent, call, "its find gave another job than its create had made", made)
+            reason = "its find gave another job than its create had made"
+            self._uncertain.add(reason, call=call, agent=agent, meta=made)
         return first
 
     def _hand_out(self, order: Order, entry: Entry, handle: Handle, call: Call) -> bytes:
@@ -268,7 +270,7 @@ class Creation:
             raise Undone("The create was stopped, and its job was cancelled.")
         if not entry.is_wanted:
             # Another process may have handed it out: it is kept for a repeated create, and for the next attempt.
-            self._doubt(agent, call, "its caller had gone when it was made", handle.meta)
+            self._uncertain.add("its caller had gone when it was made", call=call, agent=agent, meta=handle.meta)
         return sealed
 
     # -- shared -----------------------------------------------------------------------------------------------------
@@ -276,13 +278,8 @@ class Creation:
     def _doubt_failed(self, order: Order, call: Call, entry: Entry, error: Exception) -> None:
         """List a create that may have made a job all the same."""
         if not order.agent.is_sync:
-            self._doubt(order.agent, call, f"its create failed: {sentence(error)}", entry.made or b"")
-
-    def _doubt(self, agent: Agent, call: Call, reason: str, meta: bytes = b"") -> None:
-        name = str(call.task_type or "")
-        self._uncertain.add(
-            reason, key=call.key, task_type=name, agent=agent.name, output_prefix=call.output_prefix, meta=meta
-        )
+            reason = f"its create failed: {sentence(error)}"
+            self._uncertain.add(reason, call=call, agent=order.agent, meta=entry.made or b"")
 
     def _tell(self, what: What, order: Order) -> None:
         self._hooks.tell(Event(what=what, task_type=order.task_type.name, key=order.key))

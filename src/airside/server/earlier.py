@@ -85,7 +85,7 @@ class EarlierAttempts:
         if meta is None:
             if "find" not in agent.supports and entry is None and not agent.is_sync:
                 reason = "a new attempt began, and nothing here tells whether the attempt before left a job"
-                self._doubt(agent, call, reason)
+                self._uncertain.add(reason, call=call, agent=agent)
             elif "find" in agent.supports:
                 self._uncertain.settle(call.key)
             return
@@ -105,10 +105,6 @@ class EarlierAttempts:
         if "find" in agent.supports:
             return await agent.find(task, task.key, call_of(task))
         return None
-
-    def _doubt(self, agent: Agent, call: Call, reason: str) -> None:
-        name = str(call.task_type or "")
-        self._uncertain.add(reason, key=call.key, task_type=name, agent=agent.name, output_prefix=call.output_prefix)
 
     def _tell(self, what: What, order: Order) -> None:
         self._hooks.tell(Event(what=what, task_type=order.task_type.name, key=order.key))

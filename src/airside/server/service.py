@@ -277,6 +277,10 @@ class Service:
     def _cancel_given_up(self, job: Job) -> Cancelling | None:
         """Go on cancelling, for a day, a job that failed for us but may be running."""
         call = _call(job.handle, job.call.connection, None)
+        if isinstance(job.agent, AbsentAgent):
+            reason = "it was given up, and nothing here can cancel it"
+            self.uncertain.add(reason, call=call, agent=job.agent, meta=job.handle.meta)
+            return None
         if job.handle.key in self.uncertain and not self.cancellation.is_running(job.agent, job.handle.meta):
             return None  # the day is over; a person has to look
         return self.cancellation.begin(job.agent, job.handle.meta, call)

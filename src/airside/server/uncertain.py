@@ -9,8 +9,10 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from airside.model import Call
 from airside.model.redaction import redact
 from airside.observe.events import Event, Hooks, What
+from airside.sdk.agent import Agent
 
 log = logging.getLogger("airside.server")
 
@@ -39,26 +41,25 @@ class Uncertain:
         self._hooks = hooks
         self._doubts: OrderedDict[str, Doubt] = OrderedDict()
 
-    def add(
-        self, reason: str, *, key: str, task_type: str, agent: str, output_prefix: str = "", meta: bytes = b""
-    ) -> None:
-        """List a job; one that is listed already keeps its place and its first reason."""
-        key = key or hashlib.sha256(meta).hexdigest()[:32]  # a foreign handle has no key
+    def add(self, reason: str, *, call: Call, agent: Agent, meta: bytes = b"") -> None:
+        """List the job that `call` is about; one that is listed already keeps its place and its first reason."""
+        key = call.key or hashlib.sha256(meta).hexdigest()[:32]  # a foreign handle has no key
         if key in self._doubts:
             return
+        task_type = str(call.task_type or next(iter(agent.task_types), ""))
         since = datetime.now(UTC).isoformat(timespec="seconds")
         self._doubts[key] = Doubt(
             key=key,
             task_type=task_type,
-            agent=agent,
+            agent=agent.name,
             reason=redact(reason),
-            output_prefix=output_prefix,
+            output_prefix=call.output_prefix,
             job=redact(meta[:_MAX_JOB].decode("utf-8", "replace")),
             since=since,
         )
         if len(self._doubts) > CAPACITY:
             self._doubts.popitem(last=False)
-        extra = {"agent": agent, "key": key, "output_prefix": output_prefix}
+        extra = {"agent": agent.name, "key": key, "output_prefix": call.output_prefix}
         log.warning("a job may be running although nobody needs it: %s", reason, extra=extra)
         self._hooks.tell(Event(what=What.UNCERTAIN, task_type=task_type, key=key, message=reason))
 
