@@ -19,6 +19,16 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 behind a NAT64 gateway
+# Not on the internet either, though Python (some versions, or all) takes them for global.
+_INSIDE = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments
+        "::/96",  # IPv4 in an IPv6 address, the oldest way
+        "64:ff9b:1::/48",  # IPv4 behind a NAT64 gateway of one's own
+        "fec0::/10",  # site-local
+    )
+)
 _UNKNOWN_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
@@ -40,7 +50,7 @@ def is_public(address: Address) -> bool:
     inner = _inner(address)
     if inner is not None:
         return is_public(inner)
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and not any(address in network for network in _INSIDE)
 
 
 class Destinations:
