@@ -153,27 +153,37 @@ class _Batches:
     """The rows of a result as Arrow batches, counted as they go by; the first row is remembered."""
 
     def __init__(self, relation: Any) -> None:
+        self._columns = list(relation.columns)
         self._reader = relation.to_arrow_reader(_BATCH)
         self.schema = _without_huge_integers(self._reader.schema, relation.types)
         self.rows = 0
-        self._first: dict[str, Any] = {}
+        self._first: Any = None
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._reader:
-            if batch.num_rows and not self.rows:
-                self._first = batch.slice(0, 1).to_pylist()[0]
-            self.rows += batch.num_rows
+        for batch in self._counted():
             yield batch.cast(self.schema)
 
     def drain(self) -> None:
-        for _ in self:
+        for _ in self._counted():
             pass
+
+    def _counted(self) -> Iterator[Any]:
+        for batch in self._reader:
+            if batch.num_rows and not self.rows:
+                self._first = batch.slice(0, 1)
+            self.rows += batch.num_rows
+            yield batch
 
     def single(self, name: str) -> Any:
         """The value of a column in the only row."""
         if self.rows != 1:
             raise Fail(f"Output {name!r} is one value, but the result has {self.rows} rows.", code="NotOneRow")
-        return self._first[name]
+        try:
+            return self._first.column(self._columns.index(name)).to_pylist()[0]
+        except (OverflowError, ValueError) as exc:  # DuckDB has dates before the year 1, and after 9999
+            raise Fail(
+                f"Output {name!r} is a value that Python cannot hold: {exc}.", code="OutputConversionError"
+            ) from exc
 
 
 def _without_huge_integers(schema: Any, types: Sequence[Any]) -> Any:

@@ -107,6 +107,11 @@ async def test_one_row_gives_its_columns_by_name(db: Any, data: Path) -> None:
     assert resource.outputs == {"n": 6, "mean": 13 / 3, "first": date(2013, 1, 1), "row_count": 1}
 
 
+def test_rows_are_counted_whatever_is_in_them(tmp_path: Path, data: Path) -> None:
+    assert ask("FROM test_all_types()", tmp_path, data, {"rows": "int"}) == {"rows": 3}
+    assert ask("SELECT 1 AS n, 2 AS n", tmp_path, data, {"n": "int"}) == {"n": 1}
+
+
 def test_values_keep_their_types(tmp_path: Path, data: Path) -> None:
     at, took = datetime(2024, 1, 2, 3, tzinfo=UTC), timedelta(hours=1)
     answer = ask(
@@ -168,6 +173,12 @@ def test_values_keep_their_types(tmp_path: Path, data: Path) -> None:
         (" ; ", None, "ParserException", "The query is empty"),
         ("SELECT 1 AS n", {"m": "int"}, "OutputsNotFound", "'m' is no column of the result (columns: n)"),
         ("FROM range(3) t(n)", {"n": "int"}, "NotOneRow", "'n' is one value, but the result has 3 rows"),
+        (
+            "SELECT DATE '0044-03-15 (BC)' AS d",
+            {"d": "date"},
+            "OutputConversionError",
+            "Output 'd' is a value that Python cannot hold",
+        ),
         ("SELECT INTERVAL 1 DAY AS i", None, "ArrowNotImplementedError", "month_day_nano_interval"),
         ("SELECT sum(9e18::HUGEINT) AS n FROM range(3)", None, "ArrowInvalid", "out of bounds"),
         (
