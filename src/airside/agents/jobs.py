@@ -14,13 +14,13 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from airside.agents import supervisor
-from airside.model import Fail, NotFound, UsageError
+from airside.model import Fail, NotFound, Retry, UsageError
 
 KEY_VARIABLE = "AIRSIDE_KEY"
 PASSED_ON = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
@@ -99,21 +99,26 @@ class Jobs:
     def start(self, job: Job, launch: Launch) -> None:
         """Start the job, unless it was started or cancelled before. Whoever comes first makes the folder."""
         folder = self.folder(job)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+        with _writing(folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         try:
             launch.output_dir.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise Fail(f"The output directory {launch.output_dir} cannot be made: {exc.strerror}.") from exc
         if not (folder / supervisor.JOB).exists():
-            for name, content in launch.files.items():
-                supervisor.write_record(folder, name, content)
-            record = {"command": list(launch.command), "cwd": launch.cwd, "grace": self._grace}
-            supervisor.write_record(folder, supervisor.JOB, {**record, "notes": dict(launch.notes)})
+            with _writing(folder):
+                self._describe(folder, launch)
         if not _was_started(folder):
-            _start_supervisor(folder, {**launch.env, KEY_VARIABLE: job.id})
+            with _writing(folder):
+                _start_supervisor(folder, {**launch.env, KEY_VARIABLE: job.id})
         if time.time() - self._cleaned > _CLEAN_EVERY:
             self.clean()
+
+    def _describe(self, folder: Path, launch: Launch) -> None:
+        for name, content in launch.files.items():
+            supervisor.write_record(folder, name, content)
+        record = {"command": list(launch.command), "cwd": launch.cwd, "grace": self._grace}
+        supervisor.write_record(folder, supervisor.JOB, {**record, "notes": dict(launch.notes)})
 
     def report(self, job: Job) -> Report:
         """How the job stands; `NotFound` if there is no such job here."""
@@ -164,6 +169,15 @@ class Jobs:
     def _is_old(self, folder: Path) -> bool:
         newest = max(entry.stat().st_mtime for entry in (folder, *folder.iterdir()))
         return time.time() - newest > self._retention and not _lock_is_held(folder)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """A disk that is full, or read-only now, may be neither later: `Retry` says so."""
+    try:
+        yield
+    except OSError as exc:
+        raise Retry(f"The job's folder {folder} cannot be written: {exc.strerror}.") from exc
 
 
 def default_state_dir(name: str) -> Path:

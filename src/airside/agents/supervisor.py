@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 JOB, STARTED, EXIT, CANCELLED, LOCK, LOG = "job.json", "started.json", "exit.json", "cancelled", "lock", "log"
 _LOCK_TRIES = 20  # somebody who only asks whether the lock is held has it for microseconds
+_RECORD_SIZE = 4096  # bytes; a record of an end has some hundred
 _PR_SET_PDEATHSIG = 1
 _AFTER_KILL = 5.0  # seconds; a process in the middle of a system call may take a while to die
 _RESTORED = (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)  # handled or ignored in Python, default in the job
@@ -46,6 +47,29 @@ def write_record(folder: Path, name: str, record: Any) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reserve(folder: Path, name: str) -> Path:
+    """Put disk space aside for the record `folder/name`: the job itself, or its log, may fill the disk meanwhile."""
+    place = folder / f".{name}.reserved"
+    with place.open("wb") as file:
+        file.write(b" " * _RECORD_SIZE)
+        file.flush()
+        os.fsync(file.fileno())
+    return place
+
+
+def write_reserved(place: Path, folder: Path, name: str, record: Any) -> None:
+    """Write `record` to `folder/name` into the space that was put aside: the blanks that are left are valid JSON."""
+    data = json.dumps(record).encode()
+    if len(data) > _RECORD_SIZE or not place.exists():
+        return write_record(folder, name, record)
+    with place.open("r+b") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    place.replace(folder / name)
+    return None
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any] | None:
@@ -105,7 +129,8 @@ def main(folder: Path) -> int:
     if (folder / CANCELLED).exists():
         write_record(folder, EXIT, {"cancelled": True, "ended_at": time.time()})
         return 0
-    write_record(folder, EXIT, _run(folder, read_record(folder, JOB) or {}, signals))
+    reserved = reserve(folder, EXIT)
+    write_reserved(reserved, folder, EXIT, _run(folder, read_record(folder, JOB) or {}, signals))
     return 0
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from airside.model import (
     NotFound,
     OutputsAt,
     Phase,
+    Retry,
     StructuredDataset,
     UsageError,
 )
@@ -396,6 +397,49 @@ async def test_a_job_whose_supervisor_is_killed_is_lost_and_ends(local: Any, tmp
     assert gone(pid)
     await until(lambda: gone(child))
     assert (await local.get(meta)).code == "JobLost"
+
+
+def test_the_record_of_the_end_goes_into_space_put_aside(tmp_path: Path) -> None:
+    place = supervisor.reserve(tmp_path, "exit.json")
+    before = place.stat()
+    supervisor.write_reserved(place, tmp_path, "exit.json", {"code": 3})
+    after = (tmp_path / "exit.json").stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    assert supervisor.read_record(tmp_path, "exit.json") == {"code": 3}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["exit.json"]
+    large = {"problem": "x" * 10_000}
+    supervisor.write_reserved(supervisor.reserve(tmp_path, "large.json"), tmp_path, "large.json", large)
+    assert supervisor.read_record(tmp_path, "large.json") == large
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = (
+        os.getuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], check=False, capture_output=True
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("mounting is not allowed here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+async def test_how_a_job_ended_is_known_though_its_log_filled_the_disk(
+    open_agent: Open, small_disk: Path, tmp_path: Path, status: int
+) -> None:
+    agent = await open_agent(LocalProcessAgent(), state_dir=str(small_disk / "jobs"))
+    meta = await agent.create(sh(f"yes | head -c 1000000; exit {status}"))
+    resource = await agent.finish(meta)
+    assert (resource.phase, resource.code) == (
+        (Phase.SUCCEEDED, "") if status == 0 else (Phase.RETRYABLE_FAILED, "ProcessFailed")
+    )
+    with pytest.raises(Retry, match="cannot be written: No space left on device"):
+        await agent.create(sh("true"))
 
 
 async def test_a_job_killed_by_somebody_else_is_a_failure(local: Any) -> None:
