@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -406,13 +407,15 @@ async def test_a_job_that_the_backend_forgets_after_the_delete_is_over() -> None
 async def test_a_cancel_during_create_waits_for_the_job_and_cancels_it() -> None:
     class SlowStart(Jobs):
         def create(self, task: Task) -> Job:
+            began.set()
             time.sleep(0.2)
             return super().create(task)
 
+    began = threading.Event()
     agent = SlowStart(RUNNING)
     local = LocalRun(PLAIN, {}, adapt(agent))
     task = asyncio.create_task(local.finish())
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(began.wait, 10)
     local.cancel()
     assert (await task).phase is Phase.ABORTED
     assert agent.deleted == ["job-1"]
