@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 
@@ -15,6 +18,7 @@ from airside.model.redaction import hide, redact
 def _secrets_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other tests keep theirs."""
     monkeypatch.setattr(redaction, "_known", OrderedDict())
+    monkeypatch.setattr(redaction, "_passing", OrderedDict())
     monkeypatch.setattr(redaction, "_longest_first", ())
     monkeypatch.setattr(redaction, "_stale", False)
 
@@ -40,3 +44,38 @@ def test_many_secrets_do_not_hold_up_a_long_message() -> None:
     began = time.perf_counter()
     assert redact(text).endswith(" ***")
     assert time.perf_counter() - began < 0.1
+
+
+@pytest.mark.parametrize(
+    "secret", ['quo"ted', "back\\slash", "apo'strophe", "tab\there", "umläut", "two\nlines", "a b/c+d=e"]
+)
+@pytest.mark.parametrize(
+    "write",
+    [str, repr, json.dumps, quote, lambda s: " ".join(s.split()), lambda s: repr({"k": [s]}), lambda s: repr(repr(s))],
+)
+def test_a_secret_is_found_in_whatever_notation(secret: str, write: Callable[[str], str]) -> None:
+    hide(secret)
+    text = write(secret)
+    assert redact(f"before {text} after").count("***") == 1
+    for part in secret.splitlines():
+        assert part not in redact(text)
+
+
+def test_a_key_is_hidden_line_by_line_but_not_the_words_around_it() -> None:
+    hide("-----BEGIN PRIVATE KEY-----\nMIIEvgIBADANBgkqhkiG9w0\nshort\n-----END PRIVATE KEY-----\n")
+    assert redact("read MIIEvgIBADANBgkqhkiG9w0 from it") == "read *** from it"
+    assert (
+        redact("no -----BEGIN PRIVATE KEY----- in it; cut short") == "no -----BEGIN PRIVATE KEY----- in it; cut short"
+    )
+
+
+def test_callers_cannot_make_it_forget_its_own_secrets() -> None:
+    hide("our-own-secret")
+    for number in range(10_000):
+        hide(f"made-up-{number}", passing=True)
+    assert redact("our-own-secret made-up-9999 made-up-1") == "*** *** made-up-1"
+
+
+def test_a_huge_value_is_not_kept() -> None:
+    hide("x" * 1_000_000, passing=True)
+    assert sum(map(len, redaction._passing)) == 0

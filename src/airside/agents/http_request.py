@@ -156,7 +156,7 @@ def _checked_parts(url: str) -> tuple[str, int]:
     if parts.scheme not in ("http", "https") or not host:
         raise Fail("config.url: the address must begin with https:// or http:// and a host.")
     if parts.username is not None or parts.password is not None:
-        hide(parts.password or "")
+        hide(parts.password or "", passing=True)
         raise Fail("config.url: no user and password in an address; use a header with a secret.")
     try:
         ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
@@ -191,7 +191,7 @@ def _headers(
         else:
             raise Fail(f'{path}: a header is a text or {{"secret": NAME}}, not {value!r}.')
         if name.lower() in _TELLING:
-            hide(text.rpartition(" ")[2])
+            hide(text.rpartition(" ")[2], passing=True)
         if not _HEADER_VALUE.match(text):
             raise Fail(f"{path}: the value has characters that a header cannot have.")
         headers.append((name, text))
@@ -207,7 +207,7 @@ def _credential(told: Mapping[str, Any], path: str, task: Task, named: list[str]
     named.append(f"{group}/{name}" if group else name)
     if task.connection is not None and not group and name in task.connection.secrets:
         value = task.connection.secrets[name]
-        hide(value)
+        hide(value, passing=True)
         return prefix + value
     try:
         return prefix + secret(name, group=group)

@@ -20,6 +20,7 @@ import click
 from airside import __version__
 from airside.cli.exits import Exit
 from airside.model import AirsideError, ConversionError, Retry, TaskError, UsageError
+from airside.model.redaction import redact
 
 # name -> (where the command is, its line in `airside --help`)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -96,20 +97,20 @@ def execute(arguments: Sequence[str]) -> int:
         return Exit.FAILED
     except Exception as exc:  # noqa: BLE001 - whatever it is, a person reads a sentence
         if debug:
-            traceback.print_exc()
+            click.echo(redact(traceback.format_exc()), err=True, nl=False)
         return _report(exc)
     return code if isinstance(code, int) else Exit.OK
 
 
 def _report(exc: Exception) -> int:
     if isinstance(exc, AirsideError):
-        click.echo(f"Error: {exc}", err=True)
+        click.echo(f"Error: {redact(str(exc))}", err=True)
         return _code_of(exc)
     if isinstance(exc, OSError) and exc.errno in _NO_ROOM and exc.filename is None:  # it was stdout
         _drop_output()
         click.echo(f"Error: The output cannot be written: {exc.strerror}.", err=True)
         return Exit.FAILED
-    text = " ".join(str(exc).split())
+    text = " ".join(redact(str(exc)).split())
     what = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
     click.echo(f"Error: unexpected {what}; run with `airside --debug ...` for the traceback.", err=True)
     return Exit.INTERNAL

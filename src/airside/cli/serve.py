@@ -17,7 +17,14 @@ import click
 from airside.cli.exits import Exit
 from airside.cli.registry import options_table
 from airside.cli.selection import names_of, selected
-from airside.cli.serve_security import SigningOptions, listen_host, security_flags, signing_keys, tls_files
+from airside.cli.serve_security import (
+    SigningOptions,
+    listen_host,
+    named_connections,
+    security_flags,
+    signing_keys,
+    tls_files,
+)
 from airside.cli.settings import Settings, load_settings
 from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
@@ -163,6 +170,7 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
         ),
         options=_agent_options(settings, registry, agents),
         keys=signing_keys(options.signing),
+        connections=named_connections(settings, registry),
         tls=tls_files(options),
         token_file=Path(options.token_file) if options.token_file else None,
         hooks=[metrics] if metrics else [],

@@ -1,4 +1,4 @@
-"""What `airside serve` is told of its callers, and of what it signs: TLS, tokens, keys."""
+"""What `airside serve` is told of its callers, and of what it signs: TLS, tokens, keys, connections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
+from airside.cli.settings import Settings
 from airside.model import UsageError
+from airside.sdk.options import read_options
+from airside.sdk.registry import Registry
+from airside.sdk.secrets import secret
 
 if TYPE_CHECKING:
+    from airside.server.connections import Connections
     from airside.server.handle import SigningKeys
     from airside.server.tls import TlsFiles
 
@@ -98,3 +103,24 @@ def signing_keys(options: SigningOptions | None) -> SigningKeys:
     if options is None:
         return UNSIGNED
     return read_keys(Path(options.keys), options.current, require=options.require)
+
+
+def named_connections(settings: Settings, registry: Registry) -> Connections:
+    """The tables `[connections.NAME]`. A task type that no installed agent has is a mistake worth stopping for."""
+    from airside.server.connections import Connections, NamedConnection
+
+    known = sorted({task_type.name for task_type in registry.task_types})
+    named: dict[str, NamedConnection] = {}
+    for name, table in settings.connections.items():
+        where = f"{settings.source}: connections.{name}"
+        one = named[name] = read_options(NamedConnection, table, where)
+        for task_type in one.task_types:
+            if task_type not in known and not registry.broken:
+                raise UsageError(f"{where}.task_types: no agent here has {task_type} (installed: {', '.join(known)}).")
+    return Connections(named, _read_secret)
+
+
+def _read_secret(name: str) -> str:
+    """A secret by `name` or `group/name`."""
+    group, _, bare = name.rpartition("/")
+    return secret(bare, group=group or None)

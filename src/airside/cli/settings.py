@@ -13,11 +13,13 @@ from airside.model import UsageError
 
 FILE_NAME = "airside.toml"
 VARIABLE = "AIRSIDE_SETTINGS"
+_TABLES = ("serve", "agents", "connections")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `airside.toml` says. `serve` holds the table `[serve]`, `agents` each table `[agents.NAME]` by name.
+    """What `airside.toml` says: `serve` holds the table `[serve]`, `agents` each table `[agents.NAME]` by name,
+    `connections` each table `[connections.NAME]`.
 
     The keys inside these tables are checked by whoever reads them; `source` is the file, None if there is none.
     """
@@ -25,6 +27,7 @@ class Settings:
     serve: Mapping[str, Any] = field(default_factory=dict)
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: Path | None = None
+    connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load_settings(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -53,19 +56,22 @@ def read_settings(text: str, source: Path) -> Settings:
     {'my_query': {'host': 'example.org'}}
     >>> read_settings("[agent.my_query]", Path("airside.toml"))
     Traceback (most recent call last):
-    airside.model.errors.UsageError: airside.toml: agent: unknown table (known: serve, agents)
+    airside.model.errors.UsageError: airside.toml: agent: unknown table (known: serve, agents, connections)
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise UsageError(f"{source}: not valid TOML: {exc}") from None
     for name in tables:
-        if name not in ("serve", "agents"):
-            raise UsageError(f"{source}: {name}: unknown table (known: serve, agents)")
+        if name not in _TABLES:
+            raise UsageError(f"{source}: {name}: unknown table (known: {', '.join(_TABLES)})")
     serve = _table(tables.get("serve", {}), "serve", source)
-    agents = _table(tables.get("agents", {}), "agents", source)
-    checked = {name: _table(table, f"agents.{name}", source) for name, table in agents.items()}
-    return Settings(serve, checked, source)
+    agents, connections = (_tables(tables.get(name, {}), name, source) for name in ("agents", "connections"))
+    return Settings(serve, agents, source, connections)
+
+
+def _tables(value: Any, path: str, source: Path) -> Mapping[str, Mapping[str, Any]]:
+    return {name: _table(table, f"{path}.{name}", source) for name, table in _table(value, path, source).items()}
 
 
 def _table(value: Any, path: str, source: Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -29,7 +30,7 @@ class LineFormatter(logging.Formatter):
         return redact(line)
 
     def _json(self, record: logging.LogRecord, extra: dict[str, object]) -> str:
-        fields = {
+        fields: dict[str, object] = {
             "time": _time(record).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -38,19 +39,31 @@ class LineFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        shown = {key: redact(value) if isinstance(value, str) else value for key, value in fields.items()}
+        return json.dumps(shown, default=str, ensure_ascii=False)
 
     def _console(self, record: logging.LogRecord, extra: dict[str, object]) -> str:
-        tail = "".join(f" {key}={value}" for key, value in extra.items() if value not in {"", None})
+        tail = "".join(f" {key}={value}" for key, value in extra.items() if value not in ("", None))
         text = f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}{tail}"
         if record.exc_info and record.levelno >= logging.ERROR:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return text
 
 
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines. A record that cannot be formatted is told of without its arguments, which may hold a secret."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """One line with the reason and where the record was made."""
+        error = sys.exc_info()[1]
+        reason = " ".join(redact(str(error)).split())
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(f"log record of {record.pathname}:{record.lineno}: {type(error).__name__}: {reason}\n")
+
+
 def configure(style: Format = "console", level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all log records of the process to `stream` (standard error) in one style."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 

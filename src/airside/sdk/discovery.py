@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from airside.model import AirsideError, PluginError
+from airside.model.redaction import redact
 from airside.sdk.registry import AgentRegistry, Registry
 
 GROUP = "airside.agents"
@@ -64,6 +65,6 @@ def explain(exc: BaseException) -> str:
     "ModuleNotFoundError: No module named 'snowflake'"
     """
     if isinstance(exc, AirsideError):
-        return str(exc)
-    text = " ".join(str(exc).split())
+        return redact(str(exc))
+    text = " ".join(redact(str(exc)).split())
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

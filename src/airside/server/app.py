@@ -20,6 +20,7 @@ from airside.sdk.agent import Agent
 from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
 from airside.sdk.registry import BrokenPlugin
+from airside.server.connections import NO_CONNECTIONS, Connections
 from airside.server.handle import UNSIGNED, SigningKeys
 from airside.server.health import Health
 from airside.server.http import HttpPages, Page
@@ -64,6 +65,7 @@ class Server:
         *,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         keys: SigningKeys = UNSIGNED,
+        connections: Connections = NO_CONNECTIONS,
         tls: TlsFiles | None = None,
         token_file: Path | None = None,
         hooks: Sequence[Hook] = (),
@@ -74,7 +76,13 @@ class Server:
         self._candidates = tuple(agents)
         self._settings = settings
         self._options = options or {}
+        if connections and not keys.current:
+            raise UsageError(
+                "Named connections need a signing key, since whoever can write a handle chooses whose credentials are "
+                "used: add [serve.signing]."
+            )
         self._keys = keys
+        self._connections = connections
         self._tls = tls
         self._token_file = token_file
         self._looks: list[Look] = []
@@ -103,7 +111,8 @@ class Server:
         """Open the agents, then listen. SERVING once this returns."""
         try:
             await self._open_agents()
-            self.service = Service(self.agents, self._settings, self._keys, self._hooks)
+            await self._load_connections()
+            self.service = Service(self.agents, self._settings, self._keys, self._hooks, self._connections)
             self._watchdog = Watchdog(self.agents, self._hooks)
             self._watchdog.start()
             await self._listen()
@@ -126,6 +135,11 @@ class Server:
             for entry in self.service.ledger.running:
                 log.warning("a create was still under way when the grace ended", extra={"key": entry.key})
         await self._close()
+
+    async def _load_connections(self) -> None:
+        if self._connections:
+            await asyncio.to_thread(self._connections.load)
+            self._looks.append(self._connections.look)
 
     async def _open_agents(self) -> None:
         options = [(agent, self._options_of(agent)) for agent in self._candidates]  # all checked before any is opened

@@ -29,6 +29,7 @@ CAPACITY = 20_000
 """Jobs that are being cancelled at once."""
 
 Accepted = Callable[[], Awaitable[None]]
+Place = tuple[Agent, str, tuple[tuple[str, str], ...], bytes]
 
 
 class NotCancelled(Exception):
@@ -85,7 +86,7 @@ class Cancellation:
     def __init__(self, hooks: Hooks, uncertain: Uncertain) -> None:
         self._hooks = hooks
         self._uncertain = uncertain
-        self._running: dict[tuple[Agent, bytes], Cancelling] = {}
+        self._running: dict[Place, Cancelling] = {}
 
     def begin(
         self,
@@ -103,7 +104,8 @@ class Cancellation:
         when the agent says that it will never work: then the job is listed as uncertain. That the backend does not
         know a job that `is_new` is not believed for a minute.
         """
-        running = self._running.get((agent, meta))
+        place = _place(agent, meta, call)
+        running = self._running.get(place)
         if running is not None:
             return running
         cancelling = Cancelling(call)
@@ -111,16 +113,16 @@ class Cancellation:
             cancelling.refusal = NotCancelled("too many jobs are being cancelled")
             self._uncertain.add("too many jobs were being cancelled", call=call, agent=agent, meta=meta)
             return cancelling
-        self._running[agent, meta] = cancelling
+        self._running[place] = cancelling
         cancelling.task = asyncio.create_task(
             self._run(cancelling, agent, meta, accepted, confirm=confirm, is_new=is_new)
         )
-        cancelling.task.add_done_callback(lambda _: self._running.pop((agent, meta), None))
+        cancelling.task.add_done_callback(lambda _: self._running.pop(place, None))
         return cancelling
 
-    def is_running(self, agent: Agent, meta: bytes) -> bool:
+    def is_running(self, agent: Agent, meta: bytes, call: Call) -> bool:
         """True if the job is being cancelled."""
-        return (agent, meta) in self._running
+        return _place(agent, meta, call) in self._running
 
     async def settled(self, key: str) -> bool:
         """Wait until the jobs of a task attempt that are being cancelled are over; False if there are none."""
@@ -202,3 +204,11 @@ async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
         async with asyncio.timeout(agent.settings.call_timeout + 1.0):
             return (await agent.get(meta, call)).phase.is_terminal
     return True
+
+
+def _place(agent: Agent, meta: bytes, call: Call) -> Place:
+    """What tells jobs apart: two accounts of one backend may use the same ids."""
+    connection = call.connection
+    if connection is None:
+        return agent, "", (), meta
+    return agent, connection.name, tuple(sorted(connection.configs.items())), meta

@@ -16,7 +16,7 @@ from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
-from airside.server.order import Order, Request, call_of, fingerprint, new_handle, patience
+from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
@@ -33,12 +33,15 @@ MAX_UNEXPECTED = 3
 LOOKS = (1.0, 4.0, 15.0, 40.0)
 """After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
-Read = Callable[[Request, str], Awaitable[Task]]
+Read = Callable[[Request, str, str], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
 
 
 class Creation:
-    """Carries out creates. `read` makes a task of a request, `write` serialises a result for a handle."""
+    """Carries out creates.
+
+    `read` makes a task of a request, its key and the name of its connection; `write` serialises a result for a handle.
+    """
 
     def __init__(
         self,
@@ -63,7 +66,9 @@ class Creation:
         self._faithful: set[Agent] = set()  # agents whose `find` gave what their `create` had given
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def create(self, agent: Agent, request: Request, *, deadline: float | None, first_attempt: int) -> bytes:
+    async def create(
+        self, agent: Agent, request: Request, *, deadline: float | None, first_attempt: int, connection: str = ""
+    ) -> bytes:
         """The sealed handle of a job: the agent's, or a pending one if the agent is not done shortly before `deadline`.
 
         `first_attempt` is how the caller counts its attempts in the output prefix: from 0 in Flyte 1, from 1 in
@@ -72,7 +77,8 @@ class Creation:
         """
         repeatable = bool(request.output_prefix)  # without one the key is random: nobody can ask for it again
         inputs = fingerprint(request) if repeatable else b""
-        order = Order(request, self.ledger.key_for(key_of(request), inputs), agent, first_attempt)
+        key = self.ledger.key_for(key_of(request), inputs)
+        order = Order(request, key, agent, first_attempt, connection=connection)
         entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order), repeatable=repeatable)
         try:
             answer = await self.ledger.answer(entry, patience(deadline))
@@ -120,7 +126,7 @@ class Creation:
             reason = "its pending create was cancelled, but another process may have carried it out"
             self._uncertain.add(reason, call=call, agent=agent)
             return None
-        task = await self._read(order.request, order.key)
+        task = await self._read(order.request, order.key, order.connection)
         if finds:
             self._look_behind(agent, task, call, entry)
             entry.made = None if is_running else await agent.find(task, order.key, call)
@@ -162,12 +168,15 @@ class Creation:
         packed = unpack_request(handle.request)
         if not packed.is_whole and "find" not in agent.supports:
             return None
-        connection_of(packed.request, call.connection)
-        return Order(packed.request, handle.key, agent, packed.first_attempt, is_late=is_late or not packed.is_whole)
+        if not handle.connection:
+            connection_of(packed.request, call.connection)
+        late = is_late or not packed.is_whole
+        first = packed.first_attempt
+        return Order(packed.request, handle.key, agent, first, is_late=late, connection=handle.connection)
 
     def _pending(self, order: Order) -> bytes:
         packed = pack_request(order.request, order.first_attempt)
-        handle = replace(new_handle(order.request, order.key), kind=Kind.PENDING, request=packed)
+        handle = replace(order.handle(), kind=Kind.PENDING, request=packed)
         try:
             return seal(handle, self._keys)
         except HandleTooLarge:
@@ -177,19 +186,18 @@ class Creation:
 
     async def _fulfil(self, order: Order, entry: Entry) -> bytes:
         try:
-            task = await self._read(order.request, order.key)
+            task = await self._read(order.request, order.key, order.connection)
             call = call_of(task)
             if order.agent.is_sync:
-                handle = new_handle(order.request, order.key)
+                handle = order.handle()
                 result = await self._write(await finished(order.agent, task, call), handle)
                 return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
             meta = await self._make(order, task, call, entry)
         except (Fail, ConversionError) as exc:
             log.info("task cannot be created: %s", sentence(exc), extra={"agent": order.agent.name, "key": order.key})
-            handle = new_handle(order.request, order.key)
-            failed = replace(handle, kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
+            failed = replace(order.handle(), kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
             return seal(failed, self._keys)
-        return self._hand_out(order, entry, new_handle(order.request, order.key, meta), call)
+        return self._hand_out(order, entry, order.handle(meta), call)
 
     async def _make(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
         """The agent's metadata. A create that may be repeated safely is, with back-off, up to `create_timeout`."""

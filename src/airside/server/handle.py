@@ -18,6 +18,7 @@ from typing import Any
 import msgpack
 
 from airside.model import AirsideError, TaskType
+from airside.model.redaction import redact
 
 MAGIC = b"\x89ASH"
 FORMAT = 1
@@ -111,8 +112,8 @@ def seal(handle: Handle, keys: SigningKeys = UNSIGNED) -> bytes:
         _DECLARED: handle.declared,
         _KEY_ID: keys.current,
         _META: handle.meta,
-        _CODE: handle.code,
-        _MESSAGE: handle.message,
+        _CODE: redact(handle.code),
+        _MESSAGE: redact(handle.message),
         _RESULT: handle.result,
         _REQUEST: handle.request,
     }

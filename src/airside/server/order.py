@@ -22,13 +22,19 @@ Request: TypeAlias = connector_pb2.CreateTaskRequest
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """One create. `first_attempt` is how the caller counts attempts in the output prefix: from 0 in Flyte 1, from 1
-    in Flyte 2. `is_late` means that `create_timeout` is over: what was made may be found, nothing new is begun."""
+    in Flyte 2. `is_late` means that `create_timeout` is over: what was made may be found, nothing new is begun.
+    `connection` is the name of the service's own connection that the task gets, if any."""
 
     request: Request
     key: str
     agent: Agent
     first_attempt: int = 0
     is_late: bool = False
+    connection: str = ""
+
+    def handle(self, meta: bytes = b"") -> Handle:
+        """The handle of what was asked for, with the agent's own bytes."""
+        return new_handle(self.request, self.key, meta, connection=self.connection)
 
     @property
     def is_resumable(self) -> bool:
@@ -54,7 +60,7 @@ def call_of(task: Task) -> Call:
     return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
 
 
-def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
+def new_handle(request: Request, key: str, meta: bytes = b"", *, connection: str = "") -> Handle:
     """The handle of a request, with the agent's own bytes."""
     template = request.template
     outputs = template.interface.outputs.SerializeToString(deterministic=True)
@@ -62,6 +68,7 @@ def new_handle(request: Request, key: str, meta: bytes = b"") -> Handle:
         task_type=TaskType(template.type, template.task_type_version),
         key=key,
         output_prefix=request.output_prefix,
+        connection=connection,
         declared=pack_declared(outputs) if template.interface.HasField("outputs") else b"",
         meta=meta,
     )

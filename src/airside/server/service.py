@@ -31,6 +31,7 @@ from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.absent import AbsentAgent
 from airside.server.cancellation import Cancellation, Cancelling
+from airside.server.connections import NO_CONNECTIONS, Connections
 from airside.server.creation import MAX_RESULT, Creation, code_of, finished
 from airside.server.declared import unpack_declared
 from airside.server.earlier import EarlierAttempts
@@ -58,7 +59,7 @@ from airside.wire import storage
 from airside.wire.literal_map import LiteralValues
 from airside.wire.resource import OUTPUTS_FILE, OutputsTooLarge, needs_io, resolve, write_resource
 from airside.wire.status import sentence
-from airside.wire.template import key_of, read_request
+from airside.wire.template import key_of, place_of, read_request
 
 log = logging.getLogger("airside.server")
 
@@ -78,6 +79,7 @@ class Service:
         settings: ServerSettings,
         keys: SigningKeys = UNSIGNED,
         hooks: Hooks = Hooks(),  # noqa: B008 - it has no state
+        connections: Connections = NO_CONNECTIONS,
     ) -> None:
         self.agents = _by_type(agents)
         self.settings = settings
@@ -100,6 +102,7 @@ class Service:
         )
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
+        self._connections = connections
         self._unseal = lru_cache(maxsize=8192)(lambda data: unseal(data, keys))
 
     def serves(self, name: str) -> bool:
@@ -113,7 +116,9 @@ class Service:
     ) -> Coroutine[Any, Any, bytes]:
         """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline."""
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
-        return self.creation.create(agent, request, deadline=deadline, first_attempt=first_attempt)
+        return self.creation.create(
+            agent, request, deadline=deadline, first_attempt=first_attempt, connection=self._connection_of(request)
+        )
 
     async def do(self, request: Request) -> bytes:
         """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""
@@ -128,7 +133,7 @@ class Service:
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
         handle = new_handle(request, key)
         try:
-            task = await self._read(request, key)
+            task = await self._read(request, key, self._connection_of(request))
             return (await self._write(await finished(agent, task, call_of(task)), handle))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
@@ -140,13 +145,20 @@ class Service:
             result = await self.offload.run(handle.task_type.name, _spill, result, handle.output_prefix)
         return result
 
-    async def _read(self, request: Request, key: str) -> Task:
+    def _connection_of(self, request: Request) -> str:
+        """The name of the connection that the settings give to this task, or empty: then it has the caller's own."""
+        if not self._connections or request.connection.secrets:
+            return ""
+        template = request.template
+        return self._connections.name_for(TaskType(template.type, template.task_type_version), *place_of(request))
+
+    async def _read(self, request: Request, key: str, connection: str) -> Task:
         """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
-        owner = request.template.type
+        owner, own = request.template.type, self._connections.get(connection)
         if request.ByteSize() > self.settings.off_loop_bytes:
-            whole: Task = await self.offload.run(owner, _read_whole, request, key)
+            whole: Task = await self.offload.run(owner, _read_whole, request, key, own)
             return whole
-        task = read_request(request, key=key)
+        task = read_request(request, key=key, connection=own)
         if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
             await self.offload.run(owner, task.inputs.prefetch)
         return task
@@ -159,7 +171,7 @@ class Service:
         Raises `HandleError` for bytes that nobody here understands.
         """
         job = await self._job(data, named, connection)
-        await self.watch.ask(job, _call(job.handle, connection, deadline))
+        await self.watch.ask(job, self._call(job.handle, connection, deadline))
         return job
 
     async def _job(self, data: bytes, named: TaskType, connection: Connection | None) -> Job:
@@ -172,7 +184,7 @@ class Service:
         job = self.watch.known(identity)
         if job is not None:  # another ask was quicker
             return job
-        job = self.watch.job(identity, handle, agent, _call(handle, connection, None), links)
+        job = self.watch.job(identity, handle, agent, self._call(handle, connection, None), links)
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))
         elif handle.kind is Kind.DONE:
@@ -207,6 +219,8 @@ class Service:
         agent = self.agents.get(handle.task_type)
         if agent is None:
             return self._absent(handle, named, f"no agent here serves task type {handle.task_type} now")
+        if handle.connection and self._connections.get(handle.connection) is None:
+            return self._absent(handle, named, f"this service has no connection {handle.connection!r} now")
         return handle, agent
 
     def _absent(self, handle: Handle, named: TaskType, reason: str) -> tuple[Handle, Agent]:
@@ -235,7 +249,7 @@ class Service:
         if job.deleted or job.handle.kind in {Kind.DONE, Kind.FAILED}:
             return
         if job.deletion is None:
-            job.deletion = asyncio.create_task(self._begin_delete(job, _call(job.handle, connection, None)))
+            job.deletion = asyncio.create_task(self._begin_delete(job, self._call(job.handle, connection, None)))
             job.deletion.add_done_callback(lambda _: setattr(job, "deletion", None))
         refusal: Exception | None = None
         try:
@@ -276,12 +290,12 @@ class Service:
 
     def _cancel_given_up(self, job: Job) -> Cancelling | None:
         """Go on cancelling, for a day, a job that failed for us but may be running."""
-        call = _call(job.handle, job.call.connection, None)
+        call = self._call(job.handle, job.call.connection, None)
         if isinstance(job.agent, AbsentAgent):
             reason = "it was given up, and nothing here can cancel it"
             self.uncertain.add(reason, call=call, agent=job.agent, meta=job.handle.meta)
             return None
-        if job.handle.key in self.uncertain and not self.cancellation.is_running(job.agent, job.handle.meta):
+        if job.handle.key in self.uncertain and not self.cancellation.is_running(job.agent, job.handle.meta, call):
             return None  # the day is over; a person has to look
         return self.cancellation.begin(job.agent, job.handle.meta, call)
 
@@ -294,7 +308,7 @@ class Service:
         handle, agent = await self._offering("logs", data, named)
         if handle.kind is not Kind.JOB:  # no job was made, or none is known by this handle yet
             return
-        async for line in agent.logs(handle.meta, after=after, limit=limit, call=_call(handle, connection, None)):
+        async for line in agent.logs(handle.meta, after=after, limit=limit, call=self._call(handle, connection, None)):
             yield line
 
     async def metrics(
@@ -310,7 +324,7 @@ class Service:
     ) -> Sequence[Metric]:
         """The job's metrics; raises `NoData` if there are none in the range."""
         handle, agent = await self._offering("metrics", data, named)
-        call = _call(handle, connection, None)
+        call = self._call(handle, connection, None)
         found: Sequence[Metric] = ()
         if handle.kind is Kind.JOB:
             found = await agent.metrics(handle.meta, queries=queries, start=start, end=end, step=step, call=call)
@@ -331,6 +345,16 @@ class Service:
         if agent is None:
             raise UnknownTaskType(f"No agent here serves task type {task_type}.")
         return agent
+
+    def _call(self, handle: Handle, given: Connection | None, deadline: float | None) -> Call:
+        """The circumstances of a call about a job. A handle that names a connection of ours wins over the caller's."""
+        return Call(
+            connection=self._connections.get(handle.connection) if handle.connection else given,
+            output_prefix=handle.output_prefix,
+            key=handle.key,
+            deadline=deadline,
+            task_type=handle.task_type,
+        )
 
     async def _serialise(self, job: Job, resource: Resource) -> tuple[Resource, bytes]:
         return await self._write(resource, job.handle, deleted=job.deleted)
@@ -362,8 +386,8 @@ def _identity(data: bytes, named: TaskType) -> bytes:
     return data if data.startswith(MAGIC) else b"%s %d %s" % (named.name.encode(), named.version, data)
 
 
-def _read_whole(request: Request, key: str) -> Task:
-    task = read_request(request, key=key)
+def _read_whole(request: Request, key: str, connection: Connection | None) -> Task:
+    task = read_request(request, key=key, connection=connection)
     if isinstance(task.inputs, LiteralValues):
         task.inputs.prefetch()
     return task
@@ -385,13 +409,3 @@ def _result_of(handle: Handle) -> Resource:
     """What the result in a handle says; its outputs stay in the bytes."""
     message = connector_pb2.Resource.FromString(handle.result)
     return Resource(Phase(message.phase), message=message.message)
-
-
-def _call(handle: Handle, connection: Connection | None, deadline: float | None) -> Call:
-    return Call(
-        connection=connection,
-        output_prefix=handle.output_prefix,
-        key=handle.key,
-        deadline=deadline,
-        task_type=handle.task_type,
-    )

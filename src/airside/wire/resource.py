@@ -261,11 +261,23 @@ def _read_values(outputs: Any, declared: Types | None) -> LiteralValues:
 
 
 def _write_info(info: Mapping[str, Any]) -> Any:
-    message = write_loosely(info)
+    message = write_loosely(_redacted(info))
     size = message.ByteSize()
     if size <= limits.INFO:
         return message
     return write_loosely({"left_out": f"info of {size} bytes, above {limits.INFO}"})
+
+
+def _redacted(value: Any) -> Any:
+    """The value without secrets, at every level that `write_loosely` would write."""
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {_redacted(key): _redacted(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_redacted(one) for one in value]
+    return value
 
 
 def _write_error(phase: Phase, code: str) -> bytes:

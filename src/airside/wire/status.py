@@ -144,8 +144,9 @@ def one_line(text: str, limit: int = limits.DETAILS) -> str:
     ... ValueError: no such table''')
     'boom: ValueError: no such table'
     """
+    text = redact(text)  # before anything is taken out of it: a secret may have several lines
     head, found, rest = text.partition(_TRACEBACK)
     if found:
         last = next((line for line in reversed(rest.splitlines()) if line.strip(" :")), "")
         text = f"{head} {last}"
-    return limits.shorten(redact(" ".join(text.split())), limit)
+    return limits.shorten(" ".join(text.split()), limit)

@@ -115,6 +115,13 @@ def key_of(request: connector_pb2.CreateTaskRequest) -> str:
     return attempt_key(template.type, template.task_type_version, named, prefix)
 
 
+def place_of(request: connector_pb2.CreateTaskRequest) -> tuple[str, str]:
+    """Project and domain of the run, or else of the template. The caller says them; nobody here can verify it."""
+    run = request.task_execution_metadata.task_execution_id.node_execution_id.execution_id
+    name = request.template.id
+    return run.project or name.project, run.domain or name.domain
+
+
 def template_id(template: tasks_pb2.TaskTemplate) -> tuple[str, ...]:
     """A template's id: resource type number, project, domain, name, version, org."""
     name = template.id
@@ -170,7 +177,7 @@ def read_connection(request: Any) -> Connection | None:
         return None
     found = request.connection
     for value in found.secrets.values():
-        hide(value)
+        hide(value, passing=True)
     return Connection(secrets=dict(found.secrets), configs=dict(found.configs))
 
 
