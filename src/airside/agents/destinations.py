@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 
 from airside.model import Fail, Retry, UsageError
+from airside.sdk.hosts import HostAllowList
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -32,15 +32,6 @@ _INSIDE = tuple(
 _UNKNOWN_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 
-def matches(host: str, patterns: Iterable[str]) -> bool:
-    """True if the host is one of the patterns: a name, `*.example.org`, or `*` for all.
-
-    >>> matches("api.example.org", ["*.example.org"]), matches("example.org", ["*.example.org"])
-    (True, False)
-    """
-    return any(fnmatchcase(host, pattern.lower()) for pattern in patterns)
-
-
 def is_public(address: Address) -> bool:
     """True for an address on the internet: not private, loopback, link-local, multicast or reserved.
 
@@ -56,18 +47,18 @@ def is_public(address: Address) -> bool:
 class Destinations:
     """The places that requests may go to.
 
-    `hosts` are the patterns of hosts that may be called at all; `private` are the host patterns, addresses and
-    networks that may be called although they are not on the internet.
+    `hosts` are the hosts that may be called at all, `*` for all; `private` are the hosts, addresses and networks that
+    may be called although they are not on the internet.
     """
 
     def __init__(self, hosts: Sequence[str], private: Sequence[str]) -> None:
-        self._hosts = tuple(hosts)
+        self._hosts = HostAllowList(hosts, may_be_every=True)
         self._networks = tuple(network for entry in private if (network := _network(entry)) is not None)
-        self._private_hosts = tuple(entry for entry in private if _network(entry) is None)
+        self._private = HostAllowList([entry for entry in private if _network(entry) is None], may_be_every=True)
 
-    def is_private_host(self, host: str) -> bool:
+    def is_private_host(self, host: str, port: int) -> bool:
         """True if the operator named this host, or the address that it is, as a private one that may be called."""
-        if matches(host, self._private_hosts):
+        if self._private.includes(host, port):
             return True
         try:
             address = ipaddress.ip_address(host)
@@ -81,11 +72,11 @@ class Destinations:
         Raises `Fail` if the host or one address is not allowed, or if there is no such host; `Retry` if the name
         server does not answer.
         """
-        if not matches(host, self._hosts):
+        if not self._hosts.includes(host, port):
             raise Fail(f"The host {host} is not among the webhook agent's `hosts`.", code="HostNotAllowed")
         found = await _look_up(host, port)
         for address in found:
-            if not (is_public(address) or self._is_named(address) or matches(host, self._private_hosts)):
+            if not (is_public(address) or self._is_named(address) or self._private.includes(host, port)):
                 raise Fail(
                     f"The host {host} has the address {address}, which is not on the internet; an operator may allow "
                     "it in the webhook agent's `private_hosts`.",

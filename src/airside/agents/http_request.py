@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-from airside.agents.destinations import Destinations, matches
+from airside.agents.destinations import Destinations
 from airside.agents.json_values import to_json
 from airside.agents.placeholders import render, render_value, text_of
 from airside.model import Fail, Task, UsageError
 from airside.model.redaction import hide
+from airside.sdk.hosts import Address, HostAllowList, address_of
 from airside.sdk.secrets import secret
 
 KEYS = ("url", "method", "headers", "params", "body", "json", "timeout", "expected", "retries", "backoff")
@@ -27,7 +28,8 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _FLYTEKIT_PLACEHOLDER = re.compile(r"(?<!\{)\{inputs\.([^{}\s]+)\}(?!\})")
 _MOST_RETRIES = 100
 
-Credentials = Mapping[str, tuple[str, ...]]
+Credentials = Mapping[str, HostAllowList]
+_NOWHERE = HostAllowList(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,9 @@ def prepare(task: Task, credentials: Credentials, destinations: Destinations) ->
     named: list[str] = []
     url = _url(config, task, others, named)
     headers = _headers(config, task, others, named)
-    parts = _checked_parts(url)
-    host, port = parts[0], parts[1]
+    address = _address(url)
     for name in named:
-        _check_credential(name, credentials, destinations, host, encrypted=_is_encrypted(url))
+        _check_credential(name, credentials, destinations, address)
     content, kind = _content(config, task, others, method)
     if kind and "content-type" not in {name.lower() for name, _ in headers}:
         headers.append(("Content-Type", kind))
@@ -77,8 +78,8 @@ def prepare(task: Task, credentials: Credentials, destinations: Destinations) ->
     return HttpRequest(
         method=method,
         url=url,
-        host=host,
-        port=port,
+        host=address.host,
+        port=address.port,
         headers=tuple(headers),
         content=content,
         timeout=_number(config, "timeout", 30.0, least=0.001),
@@ -144,25 +145,11 @@ def _texts(value: Any) -> str | list[str]:
     return [text_of(one) for one in value] if isinstance(value, list) else text_of(value)
 
 
-def _checked_parts(url: str) -> tuple[str, int]:
-    """Host and port of an address; the address itself may be secret, so no message shows it."""
-    if re.search(r"[\x00-\x20\x7f\\]", url):
-        raise Fail("config.url: an address has no spaces, backslashes or control characters.")
+def _address(url: str) -> Address:
     try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
+        return address_of(url)
     except ValueError as exc:
-        raise Fail(f"config.url: not a valid address ({exc}).") from exc
-    if parts.scheme not in ("http", "https") or not host:
-        raise Fail("config.url: the address must begin with https:// or http:// and a host.")
-    if parts.username is not None or parts.password is not None:
-        hide(parts.password or "", passing=True)
-        raise Fail("config.url: no user and password in an address; use a header with a secret.")
-    try:
-        ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
-    except UnicodeError as exc:
-        raise Fail(f"config.url: {host!r} is not the name of a host.") from exc
-    return ascii_host.lower(), port or _port(url)
+        raise Fail(f"config.url: {exc}.") from None
 
 
 def _port(url: str) -> int:
@@ -215,17 +202,15 @@ def _credential(told: Mapping[str, Any], path: str, task: Task, named: list[str]
         raise Fail(str(exc), code="SecretMissing") from exc
 
 
-def _check_credential(
-    name: str, credentials: Credentials, destinations: Destinations, host: str, *, encrypted: bool
-) -> None:
+def _check_credential(name: str, credentials: Credentials, destinations: Destinations, to: Address) -> None:
     """A secret goes only where the operator said that it may."""
-    if not matches(host, credentials.get(name, ())):
+    if not credentials.get(name, _NOWHERE).includes(to.host, to.port):
         raise Fail(
-            f"The secret {name!r} may not be sent to {host}; an operator may allow it in the webhook agent's "
+            f"The secret {name!r} may not be sent to {to.host}; an operator may allow it in the webhook agent's "
             "`credentials`.",
             code="CredentialNotAllowed",
         )
-    if not encrypted and not destinations.is_private_host(host):
+    if not to.encrypted and not destinations.is_private_host(to.host, to.port):
         raise Fail(f"The secret {name!r} is not sent without encryption; use https.", code="CredentialNotAllowed")
 
 

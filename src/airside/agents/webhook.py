@@ -23,6 +23,7 @@ from airside.agents.http_request import HttpRequest, prepare
 from airside.model import Fail, MissingExtra, Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import SyncAgent
+from airside.sdk.hosts import HostAllowList
 
 if TYPE_CHECKING:
     import ssl
@@ -104,7 +105,7 @@ class WebhookAgent(SyncAgent):
     class Options:
         """Where requests may go.
 
-        hosts: the hosts that may be called, as names or patterns (`*.example.org`). Default: all.
+        hosts: the hosts that may be called: `api.example.org`, `*.example.org`, `api.example.org:8443`. Default: all.
         private_hosts: hosts, addresses and networks (`10.1.0.0/16`) that may be called although they are not on
             the internet. Default: none, which also keeps tasks from the cloud's metadata service.
         credentials: the secrets that tasks may use, each with the hosts that it may be sent to; a secret of a
@@ -122,12 +123,13 @@ class WebhookAgent(SyncAgent):
             raise MissingExtra("webhook", "The webhook agent")
         self._options = options
         self._destinations = Destinations(options.hosts, options.private_hosts)
+        self._credentials = {name: HostAllowList(hosts) for name, hosts in options.credentials.items()}
         self._tls: ssl.SSLContext | None = None  # made for the first request: the library takes a while to load
 
     async def do(self, task: Task) -> Resource:
         clock = asyncio.get_running_loop().time
         until = clock() + 0.9 * self.create_timeout
-        request = await asyncio.to_thread(prepare, task, self._options.credentials, self._destinations)
+        request = await asyncio.to_thread(prepare, task, self._credentials, self._destinations)
         if self._tls is None:
             self._tls = await asyncio.to_thread(_tls_context)
         for attempt in range(request.retries + 1):
