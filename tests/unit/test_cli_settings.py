@@ -32,7 +32,7 @@ def test_the_working_directory_then_the_variable_then_the_flag(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[server]", "x.toml: server: unknown table (known: serve, agents, connections)"),
+        ("[server]", "x.toml: server: unknown table (known: serve, agents, connections, isolate)"),
         ("serve = 3", "x.toml: serve: expected a table, got 3; write [serve]"),
         ("[agents]\necho = 'a'", "x.toml: agents.echo: expected a table, got 'a'; write [agents.echo]"),
         ("[serve", "x.toml: not valid TOML: "),

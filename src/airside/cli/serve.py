@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airside.cli.exits import Exit
-from airside.cli.registry import options_table
+from airside.cli.isolation import elsewhere, start_isolated
+from airside.cli.registry import has_host_access, options_table
 from airside.cli.selection import names_of, selected
 from airside.cli.serve_security import (
     SigningOptions,
@@ -147,19 +148,29 @@ def _loop_factory() -> Any:
 
 
 async def _serve(options: ServeOptions, settings: Settings) -> int:
+    configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
+    registry = Registry()
+    load_plugins(registry, elsewhere(installed_plugins(), settings))
+    load_modules(registry, options.modules or ())
+    metrics = _metrics()
+    hooks = [metrics] if metrics else []
+    isolated = await start_isolated(settings, registry, threads=options.threads, hooks=hooks)
+    try:
+        return await _run(_server(options, settings, registry, metrics), options)
+    finally:
+        for agent in isolated:  # those that are not served too
+            await agent.close()
+
+
+def _server(options: ServeOptions, settings: Settings, registry: Registry, metrics: Metrics | None) -> Server:
     from airside.hosting import ADAPTERS
     from airside.server.app import Server
     from airside.server.settings import ServerSettings
 
-    configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
-    registry = Registry()
-    load_plugins(registry, installed_plugins())
-    load_modules(registry, options.modules or ())
     entries, broken = selected(registry, options.agents)
     before = len(registry.broken)
     agents = adapt_all(registry, _allowed(registry, entries, options), ADAPTERS, threads=options.threads)
-    metrics = _metrics()
-    server = Server(
+    return Server(
         agents,
         ServerSettings(
             host=listen_host(options),
@@ -178,6 +189,10 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
         broken=(*broken, *registry.broken[before:]),
         strict=options.strict,
     )
+
+
+async def _run(server: Server, options: ServeOptions) -> int:
+    """Serve until the first signal, then stop; at once upon a second one."""
     with _signals() as signals:
         await server.start()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
@@ -246,7 +261,7 @@ def _allowed(registry: Registry, entries: Sequence[Registration], options: Serve
             "or the name to agents in [serve] of airside.toml."
         )
     for entry in entries:
-        if getattr(entry.agent, "host_access", False):
+        if has_host_access(entry):
             if enabled.isdisjoint(names_of(entry)):
                 log.info(
                     "not served: %s has access to this host; serve it with --enable %s", entry.name, entry.task_types[0]

@@ -13,13 +13,13 @@ from airside.model import UsageError
 
 FILE_NAME = "airside.toml"
 VARIABLE = "AIRSIDE_SETTINGS"
-_TABLES = ("serve", "agents", "connections")
+_TABLES = ("serve", "agents", "connections", "isolate")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `airside.toml` says: `serve` holds the table `[serve]`, `agents` each table `[agents.NAME]` by name,
-    `connections` each table `[connections.NAME]`.
+    """What `airside.toml` says: `serve` holds the table `[serve]`, and the others each table `[agents.NAME]`,
+    `[connections.NAME]` and `[isolate.NAME]` by name.
 
     The keys inside these tables are checked by whoever reads them; `source` is the file, None if there is none.
     """
@@ -28,6 +28,7 @@ class Settings:
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: Path | None = None
     connections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    isolate: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def load_settings(path: str | Path | None = None, env: Mapping[str, str] = os.environ) -> Settings:
@@ -56,7 +57,7 @@ def read_settings(text: str, source: Path) -> Settings:
     {'my_query': {'host': 'example.org'}}
     >>> read_settings("[agent.my_query]", Path("airside.toml"))
     Traceback (most recent call last):
-    airside.model.errors.UsageError: airside.toml: agent: unknown table (known: serve, agents, connections)
+    airside.model.errors.UsageError: airside.toml: agent: unknown table (known: serve, agents, connections, isolate)
     """
     try:
         tables = tomllib.loads(text)
@@ -66,8 +67,10 @@ def read_settings(text: str, source: Path) -> Settings:
         if name not in _TABLES:
             raise UsageError(f"{source}: {name}: unknown table (known: {', '.join(_TABLES)})")
     serve = _table(tables.get("serve", {}), "serve", source)
-    agents, connections = (_tables(tables.get(name, {}), name, source) for name in ("agents", "connections"))
-    return Settings(serve, agents, source, connections)
+    agents, connections, isolate = (
+        _tables(tables.get(name, {}), name, source) for name in ("agents", "connections", "isolate")
+    )
+    return Settings(serve, agents, source, connections, isolate)
 
 
 def _tables(value: Any, path: str, source: Path) -> Mapping[str, Mapping[str, Any]]:

@@ -47,6 +47,8 @@ class What(StrEnum):
     """A file has changed and is in use: `operation` says whose, `tls` or `tokens`."""
     NOT_RELOADED = "file_not_reloaded"
     """A file has changed into something that cannot be used; its last content stays in use."""
+    AGENT_RESTARTED = "agent_restarted"
+    """The process of an isolated agent ended, and another took its place."""
     LOOP_BLOCKED = "loop_blocked"
     """The event loop does not turn: an agent blocks it. Told while it lasts, from another thread than the loop's."""
     LOOP_LAG = "loop_lag"

@@ -79,6 +79,13 @@ class Registry:
         entry = self._by_type.get(TaskType(name, version))
         return None if entry is None else entry.agent
 
+    def remove(self, entry: Registration) -> None:
+        """Serve this agent no more."""
+        with self._lock:
+            for task_type in entry.task_types:
+                self._by_type.pop(task_type, None)
+            self._registrations = [one for one in self._registrations if one is not entry]
+
     def add_broken(self, source: str, error: str) -> None:
         """Remember a plugin that could not be loaded."""
         self._broken.append(BrokenPlugin(source, error))

@@ -93,6 +93,11 @@ class LiteralValues(Mapping[str, Any]):
         return self._declared
 
     @property
+    def size(self) -> int:
+        """How many bytes the serialised map has."""
+        return len(self._bytes) if self._bytes is not None else int(self._message.ByteSize())
+
+    @property
     def has_offloaded(self) -> bool:
         """Whether reading some value needs a fetch that has not happened yet."""
         offloaded = self._find_offloaded()
