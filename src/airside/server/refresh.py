@@ -144,10 +144,10 @@ class Refresher:
 
     def _plan_ahead(self, job: Job) -> None:
         """Refresh once before the next ask, so late that the answer is news, unless one was made already."""
-        if not job.period or job.spare < 0:
+        if not job.period or job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
         lead = self._latency_of(job.agent).p95 + LEAD
-        due = max(job.next_ask - lead, job.fresh_at + job.fresh_for, job.retry_at)
+        due = max(job.next_ask - lead, job.fresh_at + job.fresh_for)
         if due < job.next_ask:
             self._ahead.plan(job, due)
 
