@@ -1,0 +1,414 @@
+"""The life of a job as a table: what is known, what is observed, and what follows. No clock, no calls, no I/O.
+
+    step(job, observation, now) -> Step(job, actions, note)
+
+| stage | means | waits for |
+| --- | --- | --- |
+| WAITING | an attempt is about to begin | `due` |
+| CREATING | the agent is asked to create the job | `Created`, `Refused`, or `Answered` by a sync agent |
+| WATCHING | there is a job, and it is polled | `due`, then `Answered` or `Faulted` |
+| CANCELLING | the agent is asked to cancel the job | `due`, then `Deleted` or `DeleteFailed` |
+| CONFIRMING | the cancel was accepted, and the end is awaited | `due`, then `Answered` or `Faulted` |
+| OVER | nothing more happens | nothing |
+
+It is what Flyte's engines do, but for these: faults are counted in a row, not over a job's life, and a job whose
+agent stays away ends in bounded time; deletes that keep failing end too; a job is not retried while the one before may
+live; a cancel is waited for. All times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any, NamedTuple
+
+from airside.engine.job import (
+    Abort,
+    Action,
+    Answered,
+    Created,
+    Deleted,
+    DeleteFailed,
+    Due,
+    Faulted,
+    Held,
+    Job,
+    Observation,
+    Refused,
+    Resumed,
+    Rules,
+    Stage,
+    Trouble,
+    Verdict,
+)
+from airside.model import Phase, Resource
+
+FIRST_POLL = 0.05
+GROWTH = 1.5
+LONGEST_BACKOFF = 60.0
+LONGEST_ASKED = 3600.0
+"""An agent that asks to be left alone for longer is asked again all the same."""
+
+
+class Step(NamedTuple):
+    """What follows from an observation: the job now, what to do, and a word about it for a person."""
+
+    job: Job
+    actions: tuple[Action, ...] = ()
+    note: str = ""
+
+
+def step(job: Job, observation: Observation, now: float) -> Step:
+    """What follows. An answer that belongs to another attempt, or to nobody any more, changes nothing.
+
+    >>> job, actions, _ = step(Job(id="r1"), Due(), 100.0)
+    >>> job.stage, actions
+    (<Stage.CREATING: 'creating'>, (<Action.CREATE: 'create'>,))
+    >>> job, actions, _ = step(job, Created(0, b"job-7"), 101.0)
+    >>> job.stage, job.due
+    (<Stage.WATCHING: 'watching'>, 101.0)
+    """
+    if getattr(observation, "attempt", job.attempt) != job.attempt:
+        return Step(job)
+    row = TABLE.get((job.stage, type(observation)))
+    return Step(job) if row is None else row(job, observation, now)
+
+
+def poll_pause(rules: Rules, polls: int, asked: float | None = None) -> float:
+    """Seconds until the next poll: as the agent says, else the interval, or less at first if the rules are `quick`.
+
+    >>> [round(poll_pause(Rules(poll_interval=0.1, quick=True), n), 3) for n in (1, 2, 3, 4)]
+    [0.05, 0.075, 0.1, 0.1]
+    """
+    if asked is not None:
+        return min(LONGEST_ASKED, max(FIRST_POLL, asked))
+    if not rules.quick:
+        return rules.poll_interval
+    return min(rules.poll_interval, FIRST_POLL * GROWTH ** min(polls - 1, 50))
+
+
+def backoff(failures: int, asked: float | None = None) -> float:
+    """Seconds until something that failed so often is tried again: as asked, else doubling from 0.1 s to a minute."""
+    if asked is not None:
+        return min(LONGEST_ASKED, max(0.0, asked))
+    return min(LONGEST_BACKOFF, 0.1 * 2.0 ** min(max(failures, 1) - 1, 20))
+
+
+# -- WAITING -----------------------------------------------------------------------------------------------------------
+
+
+def _begin(job: Job, _: Due, now: float) -> Step:
+    if now >= job.last_deadline:
+        return _conclude(job, _too_long(job, now), now)
+    return Step(replace(job, stage=Stage.CREATING, phase=Phase.QUEUED, message="", due=inf), (Action.CREATE,))
+
+
+def _hold(job: Job, held: Held, now: float) -> Step:
+    if now >= job.last_deadline:
+        return _conclude(job, _too_long(job, now), now)
+    due = min(now + held.after, job.last_deadline)
+    return Step(replace(job, phase=Phase.WAITING_FOR_RESOURCES, message=held.reason, due=due))
+
+
+def _abort_waiting(job: Job, _: Abort, now: float) -> Step:
+    text = "Cancelled between two attempts." if job.attempt else "Cancelled before it started."
+    return _conclude(replace(job, abort=True), Verdict(phase=Phase.ABORTED, message=text), now)
+
+
+# -- CREATING ----------------------------------------------------------------------------------------------------------
+
+
+def _created(job: Job, created: Created, now: float) -> Step:
+    job = replace(job, meta=created.meta, created_at=now, links=created.links)
+    if job.abort:
+        return _cancel(job, Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
+    return Step(replace(job, stage=Stage.WATCHING, due=now))
+
+
+def _refused(job: Job, refused: Refused, now: float) -> Step:
+    resource = refused.resource
+    verdict = Verdict(phase=resource.phase, code=resource.code, message=resource.message)
+    return _conclude(job, verdict, now, may_live=refused.may_live, after=refused.after)
+
+
+def _answered_at_once(job: Job, answered: Answered, now: float) -> Step:
+    if answered.resource.phase.is_terminal:
+        return _finished(job, answered.resource, now)
+    text = f"The sync agent answered {answered.resource.phase.name}, which is not the end."
+    return _conclude(job, Verdict(phase=Phase.FAILED, code="AgentError", message=text), now)
+
+
+def _abort_creating(job: Job, _: Abort, __: float) -> Step:
+    if job.abort:
+        return Step(job)
+    return Step(replace(job, abort=True), (Action.INTERRUPT,), "cancel asked for while the job is being created")
+
+
+def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
+    if job.rules.repeats_create:
+        return Step(replace(job, due=inf), (Action.RECREATE,), "the answer to the create was lost; asking again")
+    text = (
+        "The engine was stopped while the job was being created, and the agent cannot tell whether it was: "
+        "look for it at the backend, then retry."
+    )
+    return _conclude(job, Verdict(phase=Phase.FAILED, code="CreateUnknown", message=text), now, may_live=True)
+
+
+# -- WATCHING ----------------------------------------------------------------------------------------------------------
+
+
+def _poll(job: Job, _: Due, now: float) -> Step:
+    if now >= job.deadline:
+        return _cancel(job, _too_long(job, now), now)
+    given_up = _given_up(job, now)
+    if given_up is not None:
+        return _cancel(job, given_up, now)
+    return Step(replace(job, due=inf), (Action.GET,))
+
+
+def _answered(job: Job, answered: Answered, now: float) -> Step:
+    resource = answered.resource
+    job = replace(
+        job,
+        fetched=True,
+        polls=job.polls + 1,
+        faults=0,
+        faulty_since=None,
+        misses=0,
+        missing_since=None,
+        trouble="",
+        links=tuple(resource.links) or job.links,
+    )
+    if resource.phase.is_terminal:
+        return _finished(job, resource, now)
+    pause = poll_pause(job.rules, job.polls, resource.poll_after)
+    phase = resource.phase if resource.phase.rank >= job.phase.rank else job.phase
+    return Step(replace(job, phase=phase, message=resource.message, due=min(now + pause, job.deadline)))
+
+
+def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
+    pause = max(backoff(job.faults + job.misses + 1, faulted.after), poll_pause(job.rules, 1))
+    if faulted.trouble is Trouble.MISSING:
+        job = _missed(job, now)
+        if _is_lost(job, now):
+            verdict = Verdict(phase=Phase.RETRYABLE_FAILED, code="JobNotFound", message=faulted.text, dead=True)
+            return _conclude(job, verdict, now)
+    else:
+        since = now if job.faulty_since is None else job.faulty_since
+        job = replace(job, faults=job.faults + 1, faulty_since=since, misses=0, missing_since=None)
+    job = replace(job, trouble=faulted.text, due=min(now + pause, job.deadline))
+    if faulted.trouble is Trouble.NONSENSE and job.faults > job.rules.max_system_failures:
+        return _cancel(job, Verdict(phase=Phase.FAILED, code="MaxSystemFailuresExceeded", message=faulted.text), now)
+    return Step(job, (), f"the agent cannot say how the job stands ({faulted.text}); asking again")
+
+
+def _abort_watching(job: Job, _: Abort, now: float) -> Step:
+    return _cancel(replace(job, abort=True), Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
+
+
+def _missed(job: Job, now: float) -> Job:
+    since = now if job.missing_since is None else job.missing_since
+    return replace(job, misses=job.misses + 1, missing_since=since)
+
+
+def _is_lost(job: Job, now: float) -> bool:
+    rules = job.rules
+    if job.misses < rules.misses or job.missing_since is None or job.created_at is None:
+        return False
+    return now - job.missing_since >= rules.missing_for and now - job.created_at >= rules.missing_for
+
+
+def _given_up(job: Job, now: float) -> Verdict | None:
+    """The end of a job whose agent stayed away for too long, at the poll after the last failure."""
+    rules = job.rules
+    if job.faults <= rules.max_system_failures or job.faulty_since is None:
+        return None
+    away = now - job.faulty_since
+    if not job.fetched and away >= rules.unfetched_tolerance:
+        return Verdict(phase=Phase.FAILED, code="AutoRefreshCacheFailed", message=job.trouble)
+    if job.fetched and away >= rules.fault_tolerance:
+        return Verdict(phase=Phase.RETRYABLE_FAILED, code="AgentUnreachable", message=job.trouble)
+    return None
+
+
+def _too_long(job: Job, now: float) -> Verdict:
+    if now >= job.last_deadline:
+        text = f"The run took longer than {job.active_timeout:g} s since it was queued."
+        return Verdict(phase=Phase.FAILED, code="TimeoutExpired", message=text)
+    text = f"The attempt took longer than {job.timeout:g} s."
+    return Verdict(phase=Phase.RETRYABLE_FAILED, code="TimeoutExpired", message=text)
+
+
+# -- CANCELLING and CONFIRMING ---------------------------------------------------------------------------------------
+
+
+def _cancel(job: Job, verdict: Verdict, now: float) -> Step:
+    """Have the job cancelled before the attempt ends as `verdict` says."""
+    job = replace(
+        job, stage=Stage.CANCELLING, verdict=verdict, deletes=0, faults=0, faulty_since=None, cancelled_at=None, due=now
+    )
+    return Step(job, (), f"cancelling the job: {verdict.message or verdict.phase.name}")
+
+
+def _delete(job: Job, _: Due, __: float) -> Step:
+    return Step(replace(job, due=inf), (Action.DELETE,))
+
+
+def _deleted(job: Job, _: Deleted, now: float) -> Step:
+    verdict = _verdict_of(job)
+    if verdict.dead:
+        return _conclude(job, verdict, now)
+    return Step(replace(job, stage=Stage.CONFIRMING, cancelled_at=now, polls=0, due=now), (), "cancel accepted")
+
+
+def _delete_failed(job: Job, failed: DeleteFailed, now: float) -> Step:
+    job = replace(job, deletes=job.deletes + 1)
+    if job.deletes < job.rules.delete_tries:
+        due = now + min(LONGEST_BACKOFF, backoff(job.deletes, failed.after))
+        return Step(replace(job, due=due), (), f"the cancel failed ({failed.text}); trying again")
+    verdict = _verdict_of(job)
+    if verdict.dead:
+        return _conclude(job, verdict, now)
+    text = f"{verdict.message} The job could not be cancelled, so it may still run: {failed.text}".strip()
+    return _conclude(job, replace(verdict, message=text), now, may_live=True)
+
+
+def _confirm(job: Job, _: Due, now: float) -> Step:
+    if now >= _patience(job):
+        verdict = _verdict_of(job)
+        text = f"{verdict.message} The cancel was accepted, but the job is not known to be over.".strip()
+        return _conclude(job, replace(verdict, message=text), now, may_live=True)
+    return Step(replace(job, due=inf), (Action.GET,))
+
+
+def _confirmed(job: Job, answered: Answered, now: float) -> Step:
+    resource = answered.resource
+    if resource.phase.is_success:  # it was faster than the cancel
+        return _finished(job, resource, now)
+    if resource.phase.is_terminal:
+        return _conclude(job, _verdict_of(job), now)
+    job = replace(job, polls=job.polls + 1)
+    pause = poll_pause(replace(job.rules, quick=True), job.polls, resource.poll_after)
+    return Step(replace(job, due=min(now + pause, _patience(job))))
+
+
+def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
+    if faulted.trouble is Trouble.MISSING:
+        return _conclude(job, _verdict_of(job), now)
+    job = replace(job, faults=job.faults + 1)
+    due = min(now + backoff(job.faults, faulted.after), _patience(job))
+    return Step(replace(job, due=due), (), f"the agent cannot say whether the job is over ({faulted.text})")
+
+
+def _abort_cancelling(job: Job, _: Abort, __: float) -> Step:
+    if job.abort:
+        return Step(job)
+    return Step(replace(job, abort=True), (), "cancel asked for; the job is being cancelled already")
+
+
+def _patience(job: Job) -> float:
+    """Until when the end of a cancelled job is awaited."""
+    return (job.queued_at if job.cancelled_at is None else job.cancelled_at) + job.rules.cancel_patience
+
+
+def _verdict_of(job: Job) -> Verdict:
+    assert job.verdict is not None, "a job is cancelled for a reason"  # noqa: S101 - set by `_cancel` alone
+    return job.verdict
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def _finished(job: Job, resource: Resource, now: float) -> Step:
+    """The remote job is over. ABORTED of its own accord is a failure that no retry mends, as in Flyte."""
+    phase, code, message = resource.phase, resource.code, resource.message
+    if phase is Phase.ABORTED:
+        phase, code = Phase.FAILED, code or "Aborted"
+        message = message or "The job was cancelled, but not by this engine."
+    if phase.is_success:
+        return _over(job, phase, "", message, now)
+    verdict = Verdict(phase=phase, code=code, message=message, dead=True)
+    if job.meta and (job.rules.delete_finished or (_may_retry(job, verdict, now) and not job.abort)):
+        return _cancel(job, verdict, now)
+    return _conclude(job, verdict, now)
+
+
+def _conclude(job: Job, verdict: Verdict, now: float, *, may_live: bool = False, after: float | None = None) -> Step:
+    """The attempt is over: another one follows, or the run is over."""
+    job = replace(job, job_may_live=may_live)
+    if job.abort:
+        message = verdict.message if verdict.phase is Phase.ABORTED or may_live else "Cancelled."
+        return _over(job, Phase.ABORTED, "", message, now)
+    if may_live or not _may_retry(job, verdict, now):
+        return _fail(job, verdict, now)
+    wait = backoff(job.attempt + 1, after)
+    following = Job(
+        id=job.id,
+        queued_at=job.queued_at,
+        due=min(now + wait, job.last_deadline),
+        retries=job.retries,
+        timeout=job.timeout,
+        active_timeout=job.active_timeout,
+        attempt=job.attempt + 1,
+        rules=job.rules,
+    )
+    why = verdict.message or verdict.code or verdict.phase.name
+    return Step(following, (), f"attempt {job.attempt + 1} failed ({why}); the next begins in {wait:.1f} s")
+
+
+def _may_retry(job: Job, verdict: Verdict, now: float) -> bool:
+    return verdict.phase.is_retryable and job.attempt < job.retries and now < job.last_deadline
+
+
+def _fail(job: Job, verdict: Verdict, now: float) -> Step:
+    code, message = verdict.code, verdict.message
+    if verdict.phase.is_retryable and job.attempt >= job.retries:
+        code = f"RetriesExhausted|{code}"
+        if job.retries:
+            message = f"{message} (attempt {job.attempt + 1} of {job.retries + 1})".strip()
+    return _over(job, Phase.ABORTED if verdict.phase is Phase.ABORTED else Phase.FAILED, code, message, now)
+
+
+def _over(job: Job, phase: Phase, code: str, message: str, now: float) -> Step:
+    return Step(
+        replace(job, stage=Stage.OVER, phase=phase, code=code, message=message, verdict=None, due=inf, finished_at=now)
+    )
+
+
+def _at_once(job: Job, _: Resumed, now: float) -> Step:
+    return Step(replace(job, due=min(job.due, now)))
+
+
+def _stay(job: Job, _: Resumed, __: float) -> Step:
+    return Step(job)
+
+
+TABLE: Mapping[tuple[Stage, type[Any]], Callable[[Job, Any, float], Step]] = {
+    (Stage.WAITING, Due): _begin,
+    (Stage.WAITING, Held): _hold,
+    (Stage.WAITING, Abort): _abort_waiting,
+    (Stage.WAITING, Refused): _refused,
+    (Stage.WAITING, Resumed): _stay,
+    (Stage.CREATING, Created): _created,
+    (Stage.CREATING, Refused): _refused,
+    (Stage.CREATING, Answered): _answered_at_once,
+    (Stage.CREATING, Abort): _abort_creating,
+    (Stage.CREATING, Resumed): _resume_creating,
+    (Stage.WATCHING, Due): _poll,
+    (Stage.WATCHING, Answered): _answered,
+    (Stage.WATCHING, Faulted): _faulted,
+    (Stage.WATCHING, Abort): _abort_watching,
+    (Stage.WATCHING, Resumed): _at_once,
+    (Stage.CANCELLING, Due): _delete,
+    (Stage.CANCELLING, Deleted): _deleted,
+    (Stage.CANCELLING, DeleteFailed): _delete_failed,
+    (Stage.CANCELLING, Abort): _abort_cancelling,
+    (Stage.CANCELLING, Resumed): _at_once,
+    (Stage.CONFIRMING, Due): _confirm,
+    (Stage.CONFIRMING, Answered): _confirmed,
+    (Stage.CONFIRMING, Faulted): _not_confirmed,
+    (Stage.CONFIRMING, Abort): _abort_cancelling,
+    (Stage.CONFIRMING, Resumed): _at_once,
+}
+"""Every row there is; whatever is not here changes nothing."""
