@@ -197,10 +197,12 @@ def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
     else:
         since = now if job.faulty_since is None else job.faulty_since
         job = replace(job, faults=job.faults + 1, faulty_since=since, misses=0, missing_since=None)
+    note = f"the agent cannot say how the job stands ({faulted.text}); asking again"
+    note = "" if faulted.text == job.trouble else note  # said once
     job = replace(job, trouble=faulted.text, due=min(now + pause, job.deadline))
     if faulted.trouble is Trouble.NONSENSE and job.faults > job.rules.max_system_failures:
         return _cancel(job, Verdict(phase=Phase.FAILED, code="MaxSystemFailuresExceeded", message=faulted.text), now)
-    return Step(job, (), f"the agent cannot say how the job stands ({faulted.text}); asking again")
+    return Step(job, (), note)
 
 
 def _abort_watching(job: Job, _: Abort, now: float) -> Step:

@@ -1,0 +1,336 @@
+"""The file that the engine's jobs live in: SQLite, opened, migrated, read and written. Everything here blocks.
+
+One process at a time drives the jobs in it (`ownership.py`); any process may read it, submit jobs and ask for cancels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from math import inf
+from pathlib import Path
+from typing import Any, Self
+
+from airside.engine.job import Job, Stage, Verdict
+from airside.model import LogLink, Phase, TaskType, UsageError
+
+MEMORY = ":memory:"
+FILE_NAME = "engine.db"
+BUSY_TIMEOUT = 10.0
+"""Seconds to wait for another process that is writing."""
+
+
+class StoreError(UsageError):
+    """The store cannot be read or written; nothing that was acknowledged is lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A job with what its submitter said of it. `source` is what finds its agent again (JSON values)."""
+
+    job: Job
+    seq: int = 0
+    task: str
+    task_type: TaskType
+    root: str
+    source: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One transition of a job, with its time. `note` is about the engine's doings, `message` about the job."""
+
+    job: str
+    at: float
+    attempt: int
+    stage: Stage
+    phase: Phase
+    message: str = ""
+    note: str = ""
+
+
+@cache
+def queries() -> Mapping[str, str]:
+    """The statements of `queries.sql` by name.
+
+    >>> queries()["job"]
+    'SELECT * FROM jobs WHERE id = :id;'
+    """
+    parts = re.split(r"^-- name: (\w+)\n", _text("queries.sql"), flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def migrations() -> Sequence[str]:
+    """The scripts that make a store, oldest first; a store's version is how many of them it has seen."""
+    return (_text("schema.sql"),)
+
+
+class Database:
+    """One connection. Use it from one thread at a time, and close it.
+
+    >>> with Database(MEMORY) as database:
+    ...     database.latest()
+    []
+    """
+
+    def __init__(self, path: str | Path, *, scripts: Sequence[str] | None = None) -> None:
+        self.path = str(path)
+        with self._errors():
+            if self.path != MEMORY:
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                Path(self.path).touch(mode=0o600)  # inputs may be private
+            self._connection = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
+        try:
+            with self._errors():
+                self._prepare(migrations() if scripts is None else scripts)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written within is kept, or nothing is. It is on the disk when this ends."""
+        with self._errors():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled it back already
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def add(self, record: Record, template: bytes, inputs: bytes) -> None:
+        """Add a new job. Within a `transaction`."""
+        job = record.job
+        row = {
+            **_row_of(job),
+            "task": record.task,
+            "task_type": record.task_type.name,
+            "type_version": record.task_type.version,
+            "root": record.root,
+            "source": json.dumps(record.source),
+        }
+        self._execute("insert_job", row)
+        self._execute("insert_submission", {"job": job.id, "template": template, "inputs": inputs})
+        self.tell(Event(job=job.id, at=job.queued_at, attempt=0, stage=job.stage, phase=job.phase, note="submitted"))
+
+    def save(self, job: Job) -> None:
+        """Keep a job as it is now. Within a `transaction`."""
+        self._execute("update_job", _row_of(job))
+
+    def tell(self, event: Event) -> None:
+        """Keep an event. Within a `transaction`."""
+        self._execute(
+            "insert_event",
+            {
+                "job": event.job,
+                "at": event.at,
+                "attempt": event.attempt,
+                "stage": event.stage.value,
+                "phase": event.phase.value,
+                "message": event.message,
+                "note": event.note,
+            },
+        )
+
+    def ask(self, job_id: str, kind: str, at: float) -> None:
+        """Ask the engine for something. Within a `transaction`."""
+        self._execute("insert_request", {"job": job_id, "kind": kind, "at": at})
+
+    def answered(self, seq: int) -> None:
+        """Forget the requests up to this one. Within a `transaction`."""
+        self._execute("delete_requests", {"seq": seq})
+
+    def forget(self, job_id: str) -> None:
+        """Delete a finished job and its history. Within a `transaction`."""
+        self._execute("delete_job", {"id": job_id})
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def unfinished(self, after: int = 0) -> list[Record]:
+        """The jobs that are not over and were submitted after that one, oldest first."""
+        return [_record(row) for row in self._all("unfinished_jobs", {"after": after})]
+
+    def latest(
+        self, *, limit: int = 20, unfinished: bool = False, phase: Phase | None = None, task: str | None = None
+    ) -> list[Record]:
+        """The newest jobs first; `task` is a task's name or its type."""
+        wanted = None if phase is None else phase.value
+        given = {"limit": limit, "unfinished": int(unfinished), "phase": wanted, "task": task}
+        return [_record(row) for row in self._all("latest_jobs", given)]
+
+    def find(self, job_id: str) -> Record:
+        """The job of this id, or of the only id that begins so. Raises `UsageError` if there is none, or several."""
+        rows = self._all("job", {"id": job_id})
+        if not rows and re.fullmatch(r"[0-9a-f]+", job_id):
+            rows = self._all("jobs_like", {"prefix": job_id})
+        if not rows:
+            raise UsageError(f"There is no job {job_id!r} in {self.path}; see `airside jobs list`.")
+        if len(rows) > 1:
+            raise UsageError(f"{job_id!r} may be {' or '.join(row['id'] for row in rows)}; write more of the id.")
+        return _record(rows[0])
+
+    def events(self, job_id: str) -> list[Event]:
+        """The history of a job, oldest first."""
+        return [
+            Event(
+                job=row["job"],
+                at=row["at"],
+                attempt=row["attempt"],
+                stage=Stage(row["stage"]),
+                phase=Phase(row["phase"]),
+                message=row["message"],
+                note=row["note"],
+            )
+            for row in self._all("events", {"job": job_id})
+        ]
+
+    def submission(self, job_id: str) -> tuple[bytes, bytes]:
+        """A job's template and inputs, as they were submitted."""
+        (row,) = self._all("submission", {"job": job_id})
+        return row["template"], row["inputs"]
+
+    def requests(self) -> list[tuple[int, str, str]]:
+        """What was asked of the engine: number, job, kind."""
+        return [(row["seq"], row["job"], row["kind"]) for row in self._all("requests", {})]
+
+    def finished_before(self, at: float) -> list[tuple[str, str]]:
+        """The ids and folders of jobs that were over by then."""
+        return [(row["id"], row["root"]) for row in self._all("finished_before", {"before": at})]
+
+    def counts(self) -> dict[Stage, int]:
+        """How many jobs are in which stage."""
+        return {Stage(row["stage"]): row["jobs"] for row in self._all("count_by_stage", {})}
+
+    def version_of_data(self) -> int:
+        """A number that changes when another process has written."""
+        with self._errors():
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _execute(self, name: str, values: Mapping[str, Any]) -> None:
+        with self._errors():
+            self._connection.execute(queries()[name], values)
+
+    def _all(self, name: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
+        with self._errors():
+            return self._connection.execute(queries()[name], values).fetchall()
+
+    def _prepare(self, scripts: Sequence[str]) -> None:
+        connection = self._connection
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before it is acknowledged
+        if self._version() < len(scripts):
+            with self.transaction():
+                for number in range(self._version(), len(scripts)):  # read again: another process may have been faster
+                    for statement in _statements(scripts[number]):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number + 1}")
+        if self._version() > len(scripts):
+            raise StoreError(
+                f"{self.path} was written by a newer Airside; update, or set AIRSIDE_STATE to another folder."
+            )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise StoreError(_explained(exc, self.path)) from exc
+        except OSError as exc:
+            raise StoreError(
+                f"The store {self.path} cannot be made: {exc.strerror or exc}; set AIRSIDE_STATE."
+            ) from exc
+
+
+_EXPLANATIONS = {
+    sqlite3.SQLITE_BUSY: "is locked by another process that writes to it; try again, or end that process",
+    sqlite3.SQLITE_LOCKED: "is locked by another process that writes to it; try again, or end that process",
+    sqlite3.SQLITE_READONLY: "cannot be written: give yourself write access to it and its folder",
+    sqlite3.SQLITE_PERM: "cannot be written: give yourself write access to it and its folder",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened: is its folder there, and may you write to it?",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; make room, then start again",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
+    sqlite3.SQLITE_CORRUPT: "is damaged: move it away, and a new store begins empty; `sqlite3 .recover` may save it",
+    sqlite3.SQLITE_NOTADB: "is no store of Airside's: move it away, and a new store begins empty",
+}
+
+
+def _explained(exc: sqlite3.Error, path: str) -> str:
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    return f"The store {path} {_EXPLANATIONS.get(code, 'does not work')} ({exc})."
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script. `executescript` would commit before it begins."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name != "rules")
+
+
+def _row_of(job: Job) -> dict[str, Any]:
+    row = {name: getattr(job, name) for name in _JOB_FIELDS}
+    verdict = job.verdict
+    row["stage"], row["phase"] = job.stage.value, job.phase.value
+    row["due"] = None if job.due == inf else job.due
+    row["links"] = json.dumps([[link.uri, link.name] for link in job.links]) if job.links else "[]"
+    if verdict is not None:
+        row["verdict"] = json.dumps([verdict.phase.value, verdict.code, verdict.message, verdict.dead])
+    return row
+
+
+def _record(row: sqlite3.Row) -> Record:
+    known: dict[str, Any] = {name: row[name] for name in _JOB_FIELDS}
+    known["stage"], known["phase"] = Stage(row["stage"]), Phase(row["phase"])
+    known["due"] = inf if row["due"] is None else row["due"]
+    known["links"] = tuple(LogLink(uri, name) for uri, name in json.loads(row["links"]))
+    for name in ("fetched", "abort", "job_may_live"):
+        known[name] = bool(row[name])
+    if row["verdict"] is not None:
+        phase, code, message, dead = json.loads(row["verdict"])
+        known["verdict"] = Verdict(phase=Phase(phase), code=code, message=message, dead=dead)
+    return Record(
+        job=Job(**known),
+        seq=row["seq"],
+        task=row["task"],
+        task_type=TaskType(row["task_type"], row["type_version"]),
+        root=row["root"],
+        source=json.loads(row["source"]),
+    )
