@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airside.engine.engine import Engine
     from airside.engine.run import arun, run
     from airside.model import (
         Call,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ELSEWHERE = {
+    "Engine": "airside.engine.engine",
     **dict.fromkeys(("Agent", "AsyncAgent", "SyncAgent"), "airside.sdk.agent"),
     "AgentBase": "airside.sdk.agent_base",
     **dict.fromkeys(("AgentRegistry", "Registry"), "airside.sdk.registry"),
@@ -65,6 +67,7 @@ __all__ = (
     "Container",
     "ConversionError",
     "Directory",
+    "Engine",
     "Execution",
     "Fail",
     "File",

@@ -196,6 +196,21 @@ ROWS: list[tuple[str, Job, Observation, dict[str, Any], tuple[Action, ...]]] = [
         {"stage": Stage.OVER, "phase": Phase.FAILED, "code": "CreateUnknown", "job_may_live": True},
         (),
     ),
+    (
+        "a create that cannot be repeated now is repeated later, and burns no attempt",
+        creating(retries=1),
+        Faulted(0, "busy"),
+        {"stage": Stage.CREATING, "attempt": 0, "due": NOW + 0.1},
+        (),
+    ),
+    ("later has come", replace(creating(faults=1), due=NOW), Due(), {"due": inf}, (Action.RECREATE,)),
+    (
+        "a create that can never be repeated: the job may live",
+        creating(retries=1, faults=8, faulty_since=NOW - 100),
+        Faulted(0, "busy"),
+        {"stage": Stage.OVER, "phase": Phase.FAILED, "code": "AgentUnreachable", "job_may_live": True},
+        (),
+    ),
     # WATCHING
     ("a poll", watching(), Due(), {"stage": Stage.WATCHING, "due": inf}, (Action.GET,)),
     (
@@ -512,10 +527,12 @@ paths = st.lists(st.tuples(answers, st.sampled_from([0.0, 0.1, 10.0, 200.0])), m
 @settings(max_examples=400, deadline=None)
 @given(jobs, paths)
 def test_no_path_leaves_the_end_or_creates_twice(job: Job, path: list[tuple[Observation, float]]) -> None:
-    now, created = NOW, set()
+    now, created, interrupted = NOW, set(), set()
     for seen, passed in path:
         now += passed
         before = job
+        if isinstance(seen, Resumed) or (isinstance(seen, Faulted) and before.stage is Stage.CREATING):
+            interrupted.add(before.attempt)  # such a fault is told of a repeated create alone
         job, actions, _ = step(job, seen, now)
         if before.stage is Stage.OVER:
             assert job == before
@@ -526,7 +543,7 @@ def test_no_path_leaves_the_end_or_creates_twice(job: Job, path: list[tuple[Obse
             assert job.attempt not in created, "this attempt was created before"
             created.add(job.attempt)
         if Action.RECREATE in actions:
-            assert isinstance(seen, Resumed)
+            assert before.attempt in interrupted, "the answer to its create was not lost"
             assert job.rules.repeats_create
         if before.abort:
             assert Action.CREATE not in actions

@@ -172,6 +172,11 @@ class Database:
         """The jobs that are not over and were submitted after that one, oldest first."""
         return [_record(row) for row in self._all("unfinished_jobs", {"after": after})]
 
+    def newest(self) -> int:
+        """The number of the newest job, 0 if there is none."""
+        (row,) = self._all("newest_job", {})
+        return row["seq"] or 0
+
     def latest(
         self, *, limit: int = 20, unfinished: bool = False, phase: Phase | None = None, task: str | None = None
     ) -> list[Record]:

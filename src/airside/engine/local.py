@@ -295,7 +295,7 @@ class LocalRun:
             links=tuple(resource.links or self._known.links),
             elapsed=time.monotonic() - self._began,
             attempts=self._attempt + 1,
-            handle=_readable(self._handle),
+            handle=readable(self._handle),
             detached=detached,
             job_may_live=job_may_live,
         )
@@ -386,7 +386,7 @@ async def _dismiss(task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task}, timeout=GRACE)
 
 
-def _readable(handle: bytes) -> str:
+def readable(handle: bytes) -> str:
     """A job's handle for a person: as text if it is text, else in Base64."""
     try:
         text = handle.decode()

@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 
 def step(job: Job, observation: Observation, now: float) -> Step:
-    """What follows. An answer that belongs to another attempt, or to nobody any more, changes nothing.
+    """What follows. An answer for another attempt or for nobody any more, and a `Due` before its time, change nothing.
 
     >>> job, actions, _ = step(Job(id="r1"), Due(), 100.0)
     >>> job.stage, actions
@@ -70,6 +70,8 @@ def step(job: Job, observation: Observation, now: float) -> Step:
     (<Stage.WATCHING: 'watching'>, 101.0)
     """
     if getattr(observation, "attempt", job.attempt) != job.attempt:
+        return Step(job)
+    if isinstance(observation, Due) and now < job.due:
         return Step(job)
     row = TABLE.get((job.stage, type(observation)))
     return Step(job) if row is None else row(job, observation, now)
@@ -120,7 +122,7 @@ def _abort_waiting(job: Job, _: Abort, now: float) -> Step:
 
 
 def _created(job: Job, created: Created, now: float) -> Step:
-    job = replace(job, meta=created.meta, created_at=now, links=created.links)
+    job = replace(job, meta=created.meta, created_at=now, links=created.links, faults=0, faulty_since=None, trouble="")
     if job.abort:
         return _cancel(job, Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
     return Step(replace(job, stage=Stage.WATCHING, due=now))
@@ -153,6 +155,21 @@ def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
         "look for it at the backend, then retry."
     )
     return _conclude(job, Verdict(phase=Phase.FAILED, code="CreateUnknown", message=text), now, may_live=True)
+
+
+def _not_repeated(job: Job, faulted: Faulted, now: float) -> Step:
+    """A create that is repeated because its answer was lost must not burn an attempt: there may be a job."""
+    since = now if job.faulty_since is None else job.faulty_since
+    known = replace(job, faults=job.faults + 1, faulty_since=since, trouble=faulted.text)
+    if known.faults > job.rules.max_system_failures and now - since >= job.rules.fault_tolerance:
+        verdict = Verdict(phase=Phase.RETRYABLE_FAILED, code="AgentUnreachable", message=faulted.text)
+        return _conclude(known, verdict, now, may_live=True)
+    note = "" if faulted.text == job.trouble else f"the create could not be repeated ({faulted.text}); trying again"
+    return Step(replace(known, due=now + backoff(known.faults, faulted.after)), (), note)
+
+
+def _repeat(job: Job, _: Due, __: float) -> Step:
+    return Step(replace(job, due=inf), (Action.RECREATE,))
 
 
 # -- WATCHING ----------------------------------------------------------------------------------------------------------
@@ -395,6 +412,8 @@ TABLE: Mapping[tuple[Stage, type[Any]], Callable[[Job, Any, float], Step]] = {
     (Stage.CREATING, Created): _created,
     (Stage.CREATING, Refused): _refused,
     (Stage.CREATING, Answered): _answered_at_once,
+    (Stage.CREATING, Faulted): _not_repeated,
+    (Stage.CREATING, Due): _repeat,
     (Stage.CREATING, Abort): _abort_creating,
     (Stage.CREATING, Resumed): _resume_creating,
     (Stage.WATCHING, Due): _poll,

@@ -11,6 +11,8 @@ from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.resource import CONVERSION_CODE, OUTPUTS_FILE, resolve
 
+UNREADABLE = "OutputsUnreadable"
+
 
 def settle(resource: Resource, declared: Mapping[str, Any], output_prefix: str) -> Resource:
     """A terminal resource whose outputs are Python values, each of its declared literal type. Blocks.
@@ -28,7 +30,16 @@ def settle(resource: Resource, declared: Mapping[str, Any], output_prefix: str) 
     except ConversionError as exc:
         return replace(resource, phase=Phase.FAILED, outputs=None, code=CONVERSION_CODE, message=str(exc))
     except AirsideError as exc:  # a store that refuses or does not answer; the job itself need not run again
-        return replace(resource, phase=Phase.FAILED, outputs=None, code="OutputsUnreadable", message=str(exc))
+        return replace(resource, phase=Phase.FAILED, outputs=None, code=UNREADABLE, message=str(exc))
+
+
+def read_outputs(declared: Mapping[str, Any], output_prefix: str) -> dict[str, Any]:
+    """The outputs of a job that succeeded, as Python values. Blocks. Raises `UsageError` if the file is gone."""
+    if not declared:
+        return {}
+    data = storage.read(storage.join(output_prefix, OUTPUTS_FILE))
+    values = LiteralValues(data, declared, where="outputs", fetch=storage.read)
+    return {name: values[name] for name in declared}
 
 
 def _with_values(resource: Resource, declared: Mapping[str, Any], output_prefix: str) -> Resource:

@@ -25,6 +25,9 @@ VALUES (:job, :at, :attempt, :stage, :phase, :message, :note);
 -- name: unfinished_jobs
 SELECT * FROM jobs WHERE stage <> 'over' AND seq > :after ORDER BY seq;
 
+-- name: newest_job
+SELECT MAX(seq) AS seq FROM jobs;
+
 -- name: job
 SELECT * FROM jobs WHERE id = :id;
 

@@ -46,6 +46,7 @@ class RemoteAgent(Agent):
     """
 
     supports = frozenset({"logs", "metrics"})
+    joins_creates = True
 
     def __init__(
         self,

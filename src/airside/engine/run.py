@@ -11,7 +11,7 @@ from airside.engine.local import LocalRun, opened
 from airside.engine.lookup import find_agent
 from airside.engine.progress import Outcome
 from airside.hosting import ADAPTERS
-from airside.model import TaskError, TaskTemplate
+from airside.model import TaskError, TaskTemplate, TaskType
 from airside.sdk.adapt import adapt
 from airside.sdk.agent import Agent
 from airside.sdk.options import read_options
@@ -81,15 +81,25 @@ async def _run(
     agents: Registry | Iterable[Any] | None,
     options: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    agent, agent_options = await asyncio.to_thread(choose_agent, task.type, endpoint, agents, options or {})
+    local = LocalRun(task, inputs, agent)
+    async with opened(agent, agent_options):
+        return outputs_of(task, await local.finish())
+
+
+def choose_agent(
+    task_type: TaskType,
+    endpoint: str | None = None,
+    agents: Registry | Iterable[Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Agent, Any]:
+    """The agent for a task type, not open yet, and its options: on a service, given, registered, or installed."""
     if endpoint is not None:
         from airside.engine.remote import RemoteAgent
 
-        agent: Agent = RemoteAgent(endpoint, task_type=task.type)
-    else:
-        agent = adapt(await asyncio.to_thread(find_agent, task.type, agents), ADAPTERS)
-    local = LocalRun(task, inputs, agent)
-    async with opened(agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")):
-        return outputs_of(task, await local.finish())
+        return RemoteAgent(endpoint, task_type=task_type), None
+    agent = adapt(find_agent(task_type, agents), ADAPTERS)
+    return agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")
 
 
 def outputs_of(task: TaskTemplate, outcome: Outcome) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
+
+from flyteidl2.core.tasks_pb2 import TaskTemplate as TaskMessage
 
 from airside.engine.arguments import render
 from airside.engine.rundir import RunDir
 from airside.model import Execution, Retry, Task, TaskTemplate, UsageError
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
-from airside.wire.template import create_request, key_of, read_request, write_template
+from airside.wire.template import create_request, key_of, read_interface, read_request, write_template
 from airside.wire.types import to_literal_type
 
 PROJECT = DOMAIN = "local"
@@ -24,18 +26,32 @@ class Submission:
     """
 
     def __init__(self, template: TaskTemplate, inputs: Mapping[str, Any]) -> None:
-        self.template = template
-        self.declared_outputs = _types(template.outputs, "outputs")
         self._message = write_template(template)
-        declared = _types(template.inputs, "inputs")
-        self._inputs = pack(template.complete(inputs), declared, where="inputs").data
-        self._values = LiteralValues(self._inputs, declared, where="inputs", fetch=storage.read)
+        self._declared = _types(template.inputs, "inputs")
+        self.declared_outputs = _types(template.outputs, "outputs")
+        self.inputs = pack(template.complete(inputs), self._declared, where="inputs").data
+
+    @classmethod
+    def read(cls, template: bytes, inputs: bytes) -> Self:
+        """A submission out of what `template` and `inputs` were."""
+        made = cls.__new__(cls)
+        made._message = TaskMessage.FromString(template)
+        declared = read_interface(made._message)
+        made._declared, made.declared_outputs = dict(declared.inputs or {}), dict(declared.outputs or {})
+        made.inputs = inputs
+        return made
+
+    @property
+    def template(self) -> bytes:
+        """The serialised template."""
+        data: bytes = self._message.SerializeToString()
+        return data
 
     def write_inputs(self, folder: RunDir) -> None:
         """Make the run's folder and write `inputs.pb`. Blocks. Raises `UsageError` if it takes no files."""
         folder.make()
         try:
-            storage.write(folder.inputs, self._inputs)
+            storage.write(folder.inputs, self.inputs)
         except Retry as exc:
             raise UsageError(str(exc)) from exc
 
@@ -46,14 +62,14 @@ class Submission:
         """
         prefix = folder.output_prefix(attempt)
         message = self._message
-        if self.template.container is not None and self.template.container.args:
+        if message.WhichOneof("target") == "container" and message.container.args:
             message = type(message)()
             message.CopyFrom(self._message)
-            message.container.args[:] = render(self.template.container.args, self._values, _paths(folder, attempt))
-        execution = Execution(
-            project=PROJECT, domain=DOMAIN, name=folder.run_id, node_id=self.template.name, attempt=attempt
-        )
-        request = create_request(message, self._inputs, prefix, execution)
+            values = LiteralValues(self.inputs, self._declared, where="inputs", fetch=storage.read)
+            message.container.args[:] = render(self._message.container.args, values, _paths(folder, attempt))
+        name = self._message.id.name
+        execution = Execution(project=PROJECT, domain=DOMAIN, name=folder.run_id, node_id=name, attempt=attempt)
+        request = create_request(message, self.inputs, prefix, execution)
         return read_request(request, key=key_of(request))
 
 

@@ -54,6 +54,8 @@ class Agent:
     settings: AgentSettings = AgentSettings()
     supports: frozenset[str] = frozenset()
     options_type: type[Any] | None = None
+    joins_creates: bool = False
+    """True if creating the same attempt again finds the job of the first create, as an agent service does."""
 
     async def open(self, options: Any) -> None:
         """Get ready: called once per process, before any other method."""

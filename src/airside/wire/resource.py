@@ -75,6 +75,10 @@ class OutputsTooLarge(AirsideError):
     """The outputs do not fit into an answer: `resolve` writes them to a file."""
 
 
+class UnknownPhase(Retry):
+    """An answer whose phase no Flyte knows."""
+
+
 def needs_io(resource: Resource) -> bool:
     """True if `resolve` must come before `write_resource`: outputs are in a file, or must go to one."""
     outputs = resource.outputs
@@ -137,7 +141,7 @@ def read_resource(data: Any, declared: Types | None, *, family: Literal["v1", "v
     """The resource of an answer: a message of either family, or its bytes.
 
     Without a phase, Flyte 1's `state` says where the job stands, as its engines read it. Raises `Retry` for a phase
-    that Flyte does not know, and for none at all in Flyte 2.
+    that Flyte does not know (`UnknownPhase`), and for none at all in Flyte 2.
     """
     if not isinstance(data, bytes):
         data = data.SerializeToString()
@@ -148,7 +152,9 @@ def read_resource(data: Any, declared: Types | None, *, family: Literal["v1", "v
     elif message.phase == 0 and family == "v1":
         phase = _PHASES.get(agent_pb2.Resource.FromString(data).state, Phase.RETRYABLE_FAILED)
     else:
-        raise Retry(f"The agent service answered with phase {message.phase}, which is no phase that Flyte knows.")
+        raise UnknownPhase(
+            f"The agent service answered with phase {message.phase}, which is no phase that Flyte knows."
+        )
     if phase.is_failure:  # Flyte 2 has no field for the code, but our own services send it to both
         with suppress(DecodeError):
             code = agent_pb2.Resource.FromString(data).agent_error.code

@@ -57,17 +57,18 @@ def read(uri: str, *, limit: int = limits.FILE) -> bytes:
     return data
 
 
-def write(uri: str, data: bytes) -> None:
+def write(uri: str, data: bytes, *, durable: bool = True) -> None:
     """Write a file as a whole: a reader sees the old content or all of the new, also after a crash.
 
-    Folders are made as needed. Raises as `read` does.
+    Folders are made as needed. Unless `durable`, a power failure may undo it: for what can be written again.
+    Raises as `read` does.
     """
     scheme = _scheme(uri)
     if scheme in OBJECT_STORES:
         _write_object(uri, data)
         return
     with _local_errors(uri, "written"):
-        _replace(_local(uri, scheme), data)
+        _replace(_local(uri, scheme), data, durable=durable)
 
 
 def join(prefix: str, name: str) -> str:
@@ -95,18 +96,21 @@ def _local(uri: str, scheme: str) -> Path:
     raise UsageError(f"{uri} cannot be read or written: use a local path, file://, or one of {known}.")
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -1,0 +1,215 @@
+"""Carry out what the machine asks for: one call of an agent, and what its answer or its error means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from airside.engine.attempt import refused, told
+from airside.engine.job import (
+    Action,
+    Answered,
+    Created,
+    Deleted,
+    DeleteFailed,
+    Faulted,
+    Job,
+    Observation,
+    Refused,
+    Trouble,
+)
+from airside.engine.outputs import UNREADABLE, settle
+from airside.engine.rundir import RunDir
+from airside.engine.submission import Submission
+from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskType
+from airside.sdk.agent import Agent
+from airside.wire import storage
+from airside.wire.resource import UnknownPhase
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One action on one job: who carries it out, and where what was submitted can be read."""
+
+    action: Action
+    job: Job
+    task_type: TaskType
+    folder: RunDir
+    agent: Agent
+    submission: Callable[[], Awaitable[tuple[bytes, bytes]]]
+
+
+async def carry_out(order: Order) -> Observation:
+    """What came of an action. Raises nothing but `CancelledError` and errors of the store."""
+    return await _VERBS[order.action](order)
+
+
+async def _create(order: Order) -> Observation:
+    task = await _task(order)
+    if isinstance(task, Refused):
+        return task
+    if order.agent.is_sync:
+        return await _do(order, task)
+    try:
+        meta = await order.agent.create(task, _call_of(task, order.agent.settings.create_timeout))
+    except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the engine
+        return await _undone(order, task, exc)
+    return Created(order.job.attempt, meta, _links(order.agent, meta))
+
+
+async def _recreate(order: Order) -> Observation:
+    """Create what may exist: look for it first if the agent can, else ask again, by the same key."""
+    task = await _task(order)
+    if isinstance(task, Refused):
+        return replace(task, may_live=True)
+    agent, attempt = order.agent, order.job.attempt
+    if agent.is_sync:
+        return await _do(order, task)
+    try:
+        if "find" in agent.supports:
+            found = await agent.find(task, task.key, _call_of(task, agent.settings.call_timeout))
+            if found is not None:
+                return Created(attempt, found, _links(agent, found))
+        meta = await agent.create(task, _call_of(task, agent.settings.create_timeout))
+    except Fail as exc:
+        return Refused(attempt, refused(exc))
+    except Exception as exc:  # noqa: BLE001 - there may be a job, so it is asked again and not given up
+        return Faulted(attempt, told(exc), after=_after(exc))
+    return Created(attempt, meta, _links(agent, meta))
+
+
+async def _do(order: Order, task: Task) -> Observation:
+    job = order.job
+    try:
+        async with asyncio.timeout(job.timeout) as limit:
+            resource = await order.agent.do(task, _call_of(task, job.timeout))
+    except TimeoutError as exc:
+        if not limit.expired():
+            return Refused(job.attempt, refused(exc))
+        text = f"The attempt took longer than {job.timeout:g} s."
+        return Refused(job.attempt, Resource(Phase.RETRYABLE_FAILED, code="TimeoutExpired", message=text))
+    except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the engine
+        return Refused(job.attempt, refused(exc), after=_after(exc))
+    return await _settled(order, resource)
+
+
+async def _get(order: Order) -> Observation:
+    job, agent = order.job, order.agent
+    try:
+        resource = await agent.get(job.meta, _call(order))
+    except NotFound as exc:
+        return Faulted(job.attempt, told(exc), Trouble.MISSING)
+    except (Fail, UnknownPhase) as exc:
+        return Faulted(job.attempt, told(exc), Trouble.NONSENSE)
+    except Exception as exc:  # noqa: BLE001 - faults are waited out
+        return Faulted(job.attempt, told(exc), after=_after(exc))
+    if not resource.links and not job.links:
+        resource = replace(resource, links=_links(agent, job.meta))
+    return await _settled(order, resource)
+
+
+async def _delete(order: Order) -> Observation:
+    attempt = order.job.attempt
+    try:
+        await order.agent.delete(order.job.meta, _call(order))
+    except NotFound:
+        return Deleted(attempt)
+    except Exception as exc:  # noqa: BLE001 - a cancel is tried again whatever went wrong
+        return DeleteFailed(attempt, told(exc), after=_after(exc))
+    return Deleted(attempt)
+
+
+async def _task(order: Order) -> Task | Refused:
+    """The task of an attempt; what stops it from being made ends the attempt before any call."""
+    template, inputs = await order.submission()
+    try:
+        return await asyncio.to_thread(_make_task, order, template, inputs)
+    except Exception as exc:  # noqa: BLE001 - as told above
+        return Refused(order.job.attempt, refused(exc), after=_after(exc))
+
+
+def _make_task(order: Order, template: bytes, inputs: bytes) -> Task:
+    folder, attempt = order.folder, order.job.attempt
+    if attempt == 0:
+        if folder.root.startswith("/"):
+            Path(folder.root).mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
+        storage.write(folder.inputs, inputs, durable=False)  # the store has them
+    return Submission.read(template, inputs).task(folder, attempt)
+
+
+async def _undone(order: Order, task: Task, error: Exception) -> Observation:
+    """A create that failed may have made a job; if the agent can look it up, cancel it."""
+    attempt, agent = order.job.attempt, order.agent
+    failed = Refused(attempt, refused(error), after=_after(error))
+    if "find" not in agent.supports:
+        return failed
+    call = _call_of(task, agent.settings.call_timeout)
+    try:
+        meta = await agent.find(task, task.key, call)
+    except Exception:  # noqa: BLE001 - the create's own error is what matters
+        return failed
+    if meta is None:
+        return failed
+    try:
+        await agent.delete(meta, call)
+    except NotFound:
+        return failed
+    except Exception:  # noqa: BLE001 - as above
+        return replace(failed, may_live=True)
+    return failed
+
+
+async def _settled(order: Order, resource: Resource) -> Observation:
+    """The answer, with the outputs of a job that succeeded in their file."""
+    attempt = order.job.attempt
+    if not resource.phase.is_success:
+        return Answered(attempt, replace(resource, outputs=None))
+    template, inputs = await order.submission()
+    settled = await asyncio.to_thread(_settle, resource, template, inputs, order.folder.output_prefix(attempt))
+    if settled.code == UNREADABLE:
+        return Faulted(attempt, settled.message)  # the storage is away: the job is over, but ask again
+    return Answered(attempt, replace(settled, outputs=None))
+
+
+def _settle(resource: Resource, template: bytes, inputs: bytes, output_prefix: str) -> Resource:
+    return settle(resource, Submission.read(template, inputs).declared_outputs, output_prefix)
+
+
+def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
+    try:
+        return tuple(agent.links(meta))
+    except Exception:  # noqa: BLE001 - a job without links runs all the same
+        return ()
+
+
+def _call(order: Order) -> Call:
+    return Call(
+        output_prefix=order.folder.output_prefix(order.job.attempt),
+        deadline=time.monotonic() + order.agent.settings.call_timeout,
+        task_type=order.task_type,
+    )
+
+
+def _call_of(task: Task, limit: float | None) -> Call:
+    return Call(
+        connection=task.connection,
+        output_prefix=task.output_prefix,
+        key=task.key,
+        deadline=None if limit is None else time.monotonic() + limit,
+        task_type=task.type,
+    )
+
+
+def _after(error: Exception) -> float | None:
+    return error.after if isinstance(error, Retry) else None
+
+
+_VERBS: Mapping[Action, Callable[[Order], Awaitable[Observation]]] = {
+    Action.CREATE: _create,
+    Action.RECREATE: _recreate,
+    Action.GET: _get,
+    Action.DELETE: _delete,
+}

@@ -1,0 +1,273 @@
+"""`Engine`: tasks in, outcomes out, and nothing lost in between. The part that a Python program talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from airside.engine.database import FILE_NAME, MEMORY, Event, Record
+from airside.engine.drivers import Choose, OpenedAgents
+from airside.engine.job import Job, Stage
+from airside.engine.loop import Entry, Loop
+from airside.engine.outputs import read_outputs
+from airside.engine.ownership import Ownership
+from airside.engine.progress import Outcome
+from airside.engine.rundir import RunDir, new_run, state_dir
+from airside.engine.store import Store
+from airside.engine.submission import Submission
+from airside.model import TaskTemplate, UsageError
+from airside.sdk.agent import Agent
+from airside.sdk.registry import Registry
+
+LISTEN_EVERY = 0.25
+"""Seconds between two looks at what other processes wrote into the store."""
+
+Listener = Callable[[Record, str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A job that is ready to be written into a store."""
+
+    record: Record
+    template: bytes
+    inputs: bytes
+
+
+def prepare(
+    task: TaskTemplate,
+    inputs: Mapping[str, Any],
+    *,
+    state: Path | None = None,
+    source: Mapping[str, Any] | None = None,
+    retries: int | None = None,
+    timeout: float | None = None,
+) -> Submitted:
+    """Make a job of a task and its inputs. Raises `ConversionError` for inputs that do not fit.
+
+    As in Flyte, a task's timeout bounds each attempt, and twice that time all of them from the submission on.
+    """
+    submission = Submission(task, inputs)
+    limit = task.timeout if timeout is None else timeout
+    folder = new_run(state)
+    now = time.time()
+    job = Job(
+        id=folder.run_id,
+        queued_at=now,
+        due=now,
+        retries=task.retries if retries is None else retries,
+        timeout=limit,
+        active_timeout=None if limit is None else 2 * limit,
+    )
+    record = Record(job=job, task=task.name, task_type=task.type, root=folder.root, source=dict(source or {}))
+    return Submitted(record=record, template=submission.template, inputs=submission.inputs)
+
+
+class Engine:
+    """Drives tasks to their ends as Flyte's engine would, and survives restarts. Use it with `async with`.
+
+    Jobs live in `store`: a file, ":memory:" (nothing outlives the engine), or by default `engine.db` in the state
+    folder. One engine at a time may drive a store; a second one raises `StoreError` that names the first.
+
+    Agents are found as `airside.run` finds them: `agents` if given, else registered ones, else installed plugins;
+    with `endpoint` ("host:port") all tasks run on the agent service there. `choose` replaces all that.
+    `on_change` hears of every transition, once it is on the disk, with a note about what the engine does.
+
+    >>> import asyncio
+    >>> from airside import Engine, TaskTemplate, kwtypes
+    >>> hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
+    >>> async def main():
+    ...     async with Engine(":memory:") as engine:
+    ...         job = await engine.submit(hello, {"x": 3})
+    ...         return await engine.wait(job)
+    >>> asyncio.run(main()).outputs
+    {'x': 3}
+    """
+
+    def __init__(
+        self,
+        store: str | Path | None = None,
+        *,
+        agents: Registry | Iterable[Any] | None = None,
+        endpoint: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        choose: Choose | None = None,
+        on_change: Listener | None = None,
+    ) -> None:
+        self.path = str(state_dir() / FILE_NAME if store is None else store)
+        self._state = None if self.path == MEMORY else Path(self.path).parent
+        self._store = Store(self.path)
+        self._ownership = Ownership(self.path)
+        self._drivers = OpenedAgents(choose or _chooser(agents, endpoint, options or {}))
+        self._on_change = on_change
+        self._loop = Loop(self._store, self._drivers, on_change=self._changed, on_failure=self._failed)
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._listener: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        await asyncio.to_thread(self._ownership.take)
+        try:
+            await self._store.open()
+            await self._loop.start()
+        except BaseException:
+            await self._close()
+            raise
+        if self._state is not None:
+            self._listener = asyncio.create_task(self._listen(), name="airside-engine-listener")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait({self._listener})
+        await self._loop.stop()
+        await self._close()
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are not over."""
+        return self._loop.size
+
+    async def submit(
+        self,
+        task: TaskTemplate,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+        source: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Hand in a task and return its job's id, once it is on the disk. From then on it is not lost.
+
+        `retries` and `timeout` (seconds, for one attempt) override the task's own. Raises `ConversionError` for inputs
+        that do not fit.
+        """
+        made = await asyncio.to_thread(
+            prepare, task, inputs or {}, state=self._state, source=source, retries=retries, timeout=timeout
+        )
+        await self._loop.submit(made.record, made.template, made.inputs)
+        return made.record.job.id
+
+    async def wait(self, job_id: str) -> Outcome:
+        """How a job ended, once it has. Raises `UsageError` for an unknown id, `StoreError` if the engine stops."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(job_id, set()).add(done)
+        try:
+            record = await self.job(job_id)
+            if record.job.stage is not Stage.OVER:
+                await done
+                record = await self.job(job_id)
+        finally:
+            self._waiting[job_id].discard(done)
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
+        return await self.outcome(record)
+
+    async def cancel(self, job_id: str) -> None:
+        """Cancel a job; `wait` tells when it is over. A job that is over already stays as it is."""
+        record = await self.job(job_id)
+        self._loop.abort(record.job.id)
+
+    async def job(self, job_id: str) -> Record:
+        """What is known of a job; `job_id` may be shortened. Raises `UsageError` if there is none."""
+        return await self._store.read(lambda database: database.find(job_id))
+
+    async def jobs(self, **filters: Any) -> list[Record]:
+        """The newest jobs first; filters are `limit`, `unfinished`, `phase` and `task`."""
+        return await self._store.read(lambda database: database.latest(**filters))
+
+    async def events(self, job_id: str) -> list[Event]:
+        """The history of a job, oldest first."""
+        return await self._store.read(lambda database: database.events(job_id))
+
+    async def outcome(self, record: Record) -> Outcome:
+        """How a job stands, with its outputs if it succeeded."""
+        submission = await self._store.read(lambda database: database.submission(record.job.id))
+        return await asyncio.to_thread(outcome_of, record, *submission)
+
+    async def failure(self) -> BaseException:
+        """Wait until the engine stops by itself, and return why: its store cannot be written any more."""
+        return await asyncio.shield(self._failure)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        await self._drivers.close()
+        await self._store.close()
+        self._ownership.release()
+
+    def _changed(self, entry: Entry, job: Job, note: str) -> None:
+        if self._on_change is not None:
+            self._on_change(entry.record(job), note)
+        if job.stage is Stage.OVER:
+            for done in self._waiting.get(job.id, ()):
+                if not done.done():
+                    done.set_result(None)
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_result(error)
+        for done in [one for waiting in self._waiting.values() for one in waiting]:
+            if not done.done():
+                done.set_exception(error)
+
+    async def _listen(self) -> None:
+        """Take up what other processes wrote into the store: new jobs, and requests."""
+        seen: int | None = None
+        while True:
+            with contextlib.suppress(UsageError):  # the loop itself finds out what is wrong with the store
+                version = await self._store.read(lambda database: database.version_of_data())
+                if version != seen:
+                    seen = version
+                    await self._loop.adopt()
+                    await self._answer_requests()
+            await asyncio.sleep(LISTEN_EVERY)
+
+    async def _answer_requests(self) -> None:
+        requests = await self._store.read(lambda database: database.requests())
+        for seq, job_id, _ in requests:
+            self._loop.abort(job_id)
+            await self._store.answered(seq)
+
+
+def outcome_of(record: Record, template: bytes, inputs: bytes) -> Outcome:
+    """How a job stands, with its outputs if it succeeded. Blocks. Raises `UsageError` if the outputs are gone."""
+    from airside.engine.local import readable
+
+    job = record.job
+    outputs: Mapping[str, Any] = {}
+    if job.phase.is_success:
+        declared = Submission.read(template, inputs).declared_outputs
+        outputs = read_outputs(declared, RunDir(job.id, record.root).output_prefix(job.attempt))
+    return Outcome(
+        run_id=job.id,
+        phase=job.phase,
+        message=job.message,
+        code=job.code,
+        outputs=outputs,
+        links=job.links,
+        elapsed=(job.finished_at or time.time()) - job.queued_at,
+        attempts=job.attempt + 1,
+        handle=readable(job.meta),
+        job_may_live=job.job_may_live,
+    )
+
+
+def _chooser(agents: Registry | Iterable[Any] | None, endpoint: str | None, options: Mapping[str, Any]) -> Choose:
+    given = agents if agents is None or isinstance(agents, Registry) else list(agents)
+
+    async def choose(record: Record) -> tuple[Agent, Any]:
+        from airside.engine.run import choose_agent
+
+        return await asyncio.to_thread(choose_agent, record.task_type, endpoint, given, options)
+
+    return choose

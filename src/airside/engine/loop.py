@@ -1,0 +1,371 @@
+"""The loop: takes jobs from the store when they are due, has the machine decide, and carries its decisions out.
+
+A job that waits is a few hundred bytes and an entry in a heap, no task. What the machine decided is on the disk before
+anything remote is done about it; what a call answered is on the disk before anybody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+from typing import Any, Protocol
+
+from airside.engine.calls import Order, carry_out
+from airside.engine.database import Event, Record, StoreError
+from airside.engine.job import (
+    Abort,
+    Action,
+    Due,
+    Held,
+    Job,
+    Observation,
+    Refused,
+    Resumed,
+    Rules,
+    Stage,
+)
+from airside.engine.lane import Lane
+from airside.engine.machine import Step, step
+from airside.engine.rundir import RunDir
+from airside.engine.store import Store
+from airside.model import Phase, Resource
+from airside.model.redaction import redact
+from airside.sdk.agent import Agent
+
+HELD_FOR = 60.0
+"""Seconds after which a job that a quota holds back asks again, if nobody let it in before."""
+AT_ONCE = 500
+"""How many due jobs are looked at before the loop lets others run."""
+GRACE = 5.0
+"""Seconds that creates and cancels under way may take to be answered when the loop stops."""
+
+LOOK_AGAIN = 1.0
+"""Seconds until an agent that could not be found is looked for again."""
+
+_log = logging.getLogger("airside.engine")
+
+
+@dataclass(eq=False, slots=True)
+class Driver:
+    """An agent as jobs are driven with it: by which rules, and within which limits."""
+
+    agent: Agent
+    rules: Rules = field(default_factory=Rules)
+    lane: Lane = field(default_factory=Lane)
+    lost: float | None = None
+    """When it was not found, in loop time, if this stands for an agent that could not be found."""
+
+
+class Drivers(Protocol):
+    """Finds the driver of a job."""
+
+    def key(self, record: Record) -> Any:
+        """Jobs of the same key have the same driver."""
+
+    async def find(self, record: Record) -> Driver:
+        """The driver, its agent open. Never raises for want of an agent: that is the agent's own error to tell."""
+
+
+class Entry:
+    """A job in memory, its driver, and what its submitter said of it."""
+
+    __slots__ = ("driver", "flight", "job", "submitted")
+
+    def __init__(self, record: Record, driver: Driver) -> None:
+        self.job = replace(record.job, rules=driver.rules)
+        self.driver = driver
+        self.submitted = record
+        self.flight: asyncio.Task[None] | None = None
+
+    def record(self, job: Job) -> Record:
+        """The job with what its submitter said of it."""
+        return replace(self.submitted, job=job)
+
+
+Listener = Callable[[Entry, Job, str], None]
+
+
+class Loop:
+    """Drives the jobs of a store. `start` it on the loop that opened the store, `stop` it there.
+
+    `on_change` hears of every transition, after it is on the disk; `on_failure` of what ended the loop by itself.
+    """
+
+    def __init__(
+        self, store: Store, drivers: Drivers, *, on_change: Listener, on_failure: Callable[[BaseException], None]
+    ) -> None:
+        self._store = store
+        self._drivers = drivers
+        self._on_change = on_change
+        self._on_failure = on_failure
+        self._entries: dict[str, Entry] = {}
+        self._ready: dict[Any, asyncio.Task[Driver]] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._wake = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._newest = 0
+        self._own: dict[str, asyncio.Future[None]] = {}
+        self._adopting = asyncio.Lock()
+        self._stopping = False
+        self._clock: Callable[[], float] = time.time
+
+    @property
+    def size(self) -> int:
+        """How many jobs are not over."""
+        return len(self._entries)
+
+    async def start(self) -> None:
+        """Resume the jobs of the store, and begin."""
+        loop = asyncio.get_running_loop()
+        began = time.time() - loop.time()
+        self._clock = lambda: began + loop.time()  # a clock that somebody sets must not end jobs
+        await self.adopt(resumed=True)
+        self._main = asyncio.create_task(self._run(), name="airside-engine")
+        self._main.add_done_callback(self._ended)
+
+    def _ended(self, main: asyncio.Task[None]) -> None:
+        if not main.cancelled() and (error := main.exception()) is not None:
+            self._on_failure(error)
+
+    async def stop(self) -> None:
+        """Let go of all jobs: creates and cancels under way are waited for a little, polls are not."""
+        self._stopping = True
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait({self._main})
+        drivers = [ready.result() for ready in self._ready.values() if ready.done() and not ready.cancelled()]
+        for driver in drivers:
+            driver.lane.reads.close()
+            driver.lane.writes.close()
+        writes = {task for driver in drivers for task in driver.lane.writes.running}
+        if writes:
+            await asyncio.wait(writes, timeout=GRACE)
+        rest: set[asyncio.Task[Any]] = {
+            task for driver in drivers for task in driver.lane.writes.running | driver.lane.reads.running
+        }
+        rest |= {ready for ready in self._ready.values() if not ready.done()}
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=GRACE)
+
+    async def adopt(self, *, resumed: bool = False) -> None:
+        """Take up the jobs that are in the store and not here yet: of an earlier engine, or of another process."""
+        async with self._adopting:
+            await self._adopt(resumed=resumed)
+
+    async def _adopt(self, *, resumed: bool) -> None:
+        seen, kept = self._newest, [job_id for job_id, kept in self._own.items() if kept.done()]
+        newest, found = await self._store.read(lambda database: (database.newest(), database.unfinished(seen)))
+        self._newest = max(self._newest, newest)
+        for record in found:
+            if record.seq > seen and record.job.id not in self._own:
+                await self._take(record, resumed=resumed)
+        for job_id in kept:  # these were in the store when it was read, so they are not found again
+            self._own.pop(job_id, None)
+
+    async def submit(self, record: Record, template: bytes, inputs: bytes) -> None:
+        """Put a new job into the store and drive it; returns when it is on the disk."""
+        self._own[record.job.id] = kept = self._store.add(record, template, inputs)
+        await kept
+        await self._take(record)
+        if len(self._own) > 10_000:
+            await self.adopt()
+
+    async def _take(self, record: Record, *, resumed: bool = False) -> None:
+        driver = await self._driver(record)
+        entry = self._entries[record.job.id] = Entry(record, driver)
+        if entry.job.stage is not Stage.WAITING:
+            driver.lane.hold(record.job.id)
+        self._schedule(entry.job)
+        if resumed:
+            self.observe(record.job.id, Resumed())
+
+    def abort(self, job_id: str) -> bool:
+        """Cancel a job; False if it is over, or unknown."""
+        known = job_id in self._entries
+        self.observe(job_id, Abort())
+        return known
+
+    def job(self, job_id: str) -> Job | None:
+        """A job that is not over."""
+        entry = self._entries.get(job_id)
+        return None if entry is None else entry.job
+
+    def observe(self, job_id: str, observation: Observation) -> None:
+        """Have the machine decide what follows, keep it, and carry it out."""
+        entry = self._entries.get(job_id)
+        if entry is None:
+            return
+        now = self._clock()
+        before = entry.job
+        after = step(before, observation, now)
+        entry.job = after.job
+        kept = self._keep(entry, before, after, now)
+        if after.job.stage is Stage.OVER or after.job.attempt != before.attempt:
+            self._let_next_in(entry)
+        if after.job.stage is Stage.OVER:
+            del self._entries[job_id]
+        elif after.job.due != before.due:
+            self._schedule(after.job)
+        for action in after.actions:
+            self._begin(entry, action, kept)
+
+    # -- keeping ---------------------------------------------------------------------------------------------------
+
+    def _keep(self, entry: Entry, before: Job, after: Step, now: float) -> asyncio.Future[None] | None:
+        job = after.job
+        if not after.note and not _is_news(before, job):
+            return None
+        event = None
+        if after.note or _story(before) != _story(job):
+            event = Event(
+                job=job.id,
+                at=now,
+                attempt=job.attempt,
+                stage=job.stage,
+                phase=job.phase,
+                message=redact(job.message),
+                note=redact(after.note),
+            )
+        kept = self._store.save(replace(job, message=redact(job.message)), event)
+        kept.add_done_callback(partial(self._kept, entry, job, after.note))
+        return kept
+
+    def _kept(self, entry: Entry, job: Job, note: str, kept: asyncio.Future[None]) -> None:
+        if kept.cancelled() or kept.exception() is not None:
+            self._wake.set()  # the loop ends with the store's error
+        else:
+            self._on_change(entry, job, note)
+
+    # -- carrying out ----------------------------------------------------------------------------------------------
+
+    def _begin(self, entry: Entry, action: Action, kept: asyncio.Future[None] | None) -> None:
+        if action is Action.INTERRUPT:
+            if entry.flight is not None and entry.driver.agent.is_sync:
+                entry.flight.cancel()
+            return
+        lane = entry.driver.lane
+        gate = lane.reads if action is Action.GET else lane.writes
+        gate.put(partial(self._fly, entry, action, kept))
+
+    async def _fly(self, entry: Entry, action: Action, kept: asyncio.Future[None] | None) -> None:
+        job = entry.job
+        if job.stage is Stage.OVER:
+            return
+        if job.abort and action is Action.CREATE:  # it was cancelled before its turn came
+            self.observe(job.id, Refused(job.attempt, Resource(Phase.ABORTED, message="Cancelled before it started.")))
+            return
+        entry.flight = asyncio.current_task()
+        try:
+            if kept is not None:
+                await asyncio.shield(kept)
+            await self._look_again(entry)
+            seen = await carry_out(self._order(entry, action, job))
+        except asyncio.CancelledError:
+            if self._stopping:
+                raise
+            seen = Refused(job.attempt, Resource(Phase.RETRYABLE_FAILED, code="Interrupted"))
+        except StoreError:
+            self._wake.set()
+            return
+        finally:
+            entry.flight = None
+        self.observe(job.id, seen)
+
+    def _order(self, entry: Entry, action: Action, job: Job) -> Order:
+        record = entry.submitted
+        folder = RunDir(job.id, record.root)
+        return Order(action, job, record.task_type, folder, entry.driver.agent, partial(self._read, job.id))
+
+    async def _look_again(self, entry: Entry) -> None:
+        """An agent that could not be found when a job was taken up may have come since."""
+        if entry.driver.lost is not None:
+            entry.driver = await self._driver(entry.submitted)
+            entry.job = replace(entry.job, rules=entry.driver.rules)
+
+    async def _read(self, job_id: str) -> tuple[bytes, bytes]:
+        return await self._store.read(lambda database: database.submission(job_id))
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._store.error is not None:
+                raise self._store.error
+            pause = self._work_off()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _work_off(self) -> float | None:
+        """Begin what is due; seconds until the next is, None if nothing waits for a time."""
+        now = self._clock()
+        for _ in range(AT_ONCE):
+            if not self._heap:
+                return None
+            due, job_id = self._heap[0]
+            if due > now:
+                return due - now
+            heapq.heappop(self._heap)
+            entry = self._entries.get(job_id)
+            if entry is not None and entry.job.due == due:
+                self._due(entry)
+        return 0.0
+
+    def _due(self, entry: Entry) -> None:
+        job = entry.job
+        reason = entry.driver.lane.admit(job.id) if job.stage is Stage.WAITING else ""
+        self.observe(job.id, Held(reason, HELD_FOR) if reason else Due())
+
+    def _schedule(self, job: Job) -> None:
+        if job.due == inf:
+            return
+        heapq.heappush(self._heap, (job.due, job.id))
+        if self._heap[0][1] == job.id:
+            self._wake.set()
+
+    def _let_next_in(self, entry: Entry) -> None:
+        following = entry.driver.lane.release(entry.job.id)
+        while following is not None:
+            waiting = self._entries.get(following)
+            if waiting is not None and waiting.job.stage is Stage.WAITING:
+                waiting.job = replace(waiting.job, due=min(waiting.job.due, self._clock()))
+                self._schedule(waiting.job)
+                return
+            following = entry.driver.lane.next_parked()
+
+    async def _driver(self, record: Record) -> Driver:
+        key = self._drivers.key(record)
+        known = self._ready.get(key)
+        if known is None or (known.done() and _is_stale(known.result())):
+            known = self._ready[key] = asyncio.create_task(self._drivers.find(record))
+        return await asyncio.shield(known)
+
+
+def _is_stale(driver: Driver) -> bool:
+    return driver.lost is not None and asyncio.get_running_loop().time() - driver.lost >= LOOK_AGAIN
+
+
+def _story(job: Job) -> tuple[Any, ...]:
+    """What of a job belongs into its history."""
+    return job.attempt, job.stage, job.phase, job.message, job.code
+
+
+def _is_news(before: Job, after: Job) -> bool:
+    """True if a restart must know of it; how often a job was polled, and when it is next, need no fsync."""
+    if before is after:
+        return False
+    return _story(before) != _story(after) or any(getattr(before, name) != getattr(after, name) for name in _DURABLE)
+
+
+_DURABLE = ("meta", "links", "abort", "verdict", "deletes", "fetched", "faulty_since", "missing_since", "job_may_live")
