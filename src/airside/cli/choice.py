@@ -8,7 +8,7 @@ from airside.cli.registry import options_table
 from airside.cli.settings import load_settings
 from airside.engine.lookup import find_agent
 from airside.hosting import ADAPTERS
-from airside.model import PluginError, TaskTemplate, TaskType
+from airside.model import PluginError, TaskType
 from airside.sdk.adapt import adapt
 from airside.sdk.agent import Agent
 from airside.sdk.declare import task_types_of
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airside.cli.taskfile import TaskFile
 
 
-def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tuple[Agent, Any]:
-    """The agent for the task, in the raw protocol, and its options of airside.toml.
+def choose(task_type: TaskType, file: TaskFile, options: RunOptions) -> tuple[Agent, Any]:
+    """The agent for a task type, in the raw protocol, and its options of airside.toml.
 
     An agent class that the file itself defines is used even if it is not registered: one file is enough to try
     an agent. Agents with access to this machine are allowed, since it is the user's own.
@@ -31,9 +31,9 @@ def choose(task: TaskTemplate, file: TaskFile, options: RunOptions) -> tuple[Age
     if options.endpoint:
         from airside.engine.remote import RemoteAgent
 
-        return RemoteAgent(options.endpoint, task_type=task.type), None
+        return RemoteAgent(options.endpoint, task_type=task_type), None
     load_modules(AgentRegistry, options.modules)
-    author = AgentRegistry.get(*task.type) or _own(file, task.type) or find_agent(task.type)
+    author = AgentRegistry.get(*task_type) or _own(file, task_type) or find_agent(task_type)
     agent = adapt(author, ADAPTERS)
     table, where = options_table(settings, agent)
     return agent, read_options(agent.options_type, table, where)

@@ -57,7 +57,7 @@ class Launch:
                 return self.run.left()
 
     async def _work(self) -> Outcome:
-        agent, agent_options = choose(self.task, self.file, self.options)
+        agent, agent_options = choose(self.task.type, self.file, self.options)
         async with opened(agent, agent_options):
             livener = asyncio.get_running_loop().call_later(LIVELY_AFTER, self.shown.liven)
             self.run = LocalRun(

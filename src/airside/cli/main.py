@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("airside.cli.run:run", "Run a task here, or on a served agent, and print its outputs."),
     "serve": ("airside.cli.serve:serve", "Serve the installed agents to Flyte's engines."),
     "agents": ("airside.cli.agents:agents", "List the agents that are installed, or those of a service."),
+    "jobs": ("airside.cli.jobs:jobs", "See, await, cancel and repeat detached jobs."),
+    "engine": ("airside.cli.engine:engine", "Drive detached jobs to their ends."),
     "check": ("airside.cli.check:check", "Try an agent against the rules that Flyte's engines rely on."),
     "new": ("airside.cli.new:new", "Write a complete, tested, installable agent package."),
     "demo": ("airside.cli.demo:demo", "Run real tasks on real data through a served agent."),

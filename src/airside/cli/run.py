@@ -31,6 +31,7 @@ class RunOptions:
     on_interrupt: str = "cancel"
     as_json: bool = False
     settings: str | None = None
+    detached: bool = False
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.5 on
@@ -70,6 +71,9 @@ def _options() -> list[click.Option]:
             ["--on-interrupt"],
             type=click.Choice(["cancel", "detach"]),
             help="What Ctrl-C does: cancel the job and wait (the default), or leave it running.",
+        ),
+        click.Option(
+            ["--detach", "detached"], is_flag=True, help="Hand it to the engine and end; `airside jobs` tells the rest."
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the outcome as one JSON object on stdout."),
         click.Option(["--settings"], metavar="FILE", help="Read this file instead of ./airside.toml."),
@@ -172,13 +176,17 @@ class TaskCommand(click.Command):
                     formatter.write_dl(records)
 
     def _run(self, **_: Any) -> int:
-        from airside.cli.launch import launch
-
         ctx = click.get_current_context()
         options = run_options(ctx)
         values = read_inputs_file(options.inputs_file, self.task) if options.inputs_file else {}
         values |= given_inputs(ctx)
         require_all(self.task, values)
+        if options.detached:
+            from airside.cli.detach import detach
+
+            return detach(self.task, values, self.file, options)
+        from airside.cli.launch import launch
+
         return launch(self.task, values, self.file, options)
 
 
@@ -234,6 +242,7 @@ run = RunCommand(
       airside run wf.py
       airside run wf.py my_task --x 3 --names '["a", "b"]'
       airside run --endpoint localhost:8000 --json wf.py my_task --inputs-file inputs.json
+      airside run --detach wf.py my_task --x 3
 
     Exit codes: 0 the task succeeded, 1 it failed, 2 wrong usage, 3 nothing answers at the endpoint, 130 interrupted.
     """,

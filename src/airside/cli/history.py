@@ -1,0 +1,80 @@
+"""A job for a person: one line, or its history with a bar for every stretch of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from airside.cli.durations import write_duration
+from airside.engine.database import Event, Record
+from airside.engine.job import Stage
+
+BAR = 30
+
+
+def summary(record: Record, *, age: bool = True) -> str:
+    """One line about a job."""
+    job = record.job
+    took = write_duration((job.finished_at or time.time()) - job.queued_at)
+    again = f" attempt {job.attempt + 1}" if job.attempt else ""
+    said = " ".join(part for part in (job.code, job.message) if part)
+    stage = "" if job.stage in (Stage.OVER, Stage.WATCHING, Stage.WAITING) else f" ({job.stage})"
+    alive = " (the remote job may still run)" if job.job_may_live else ""
+    since = f"  {took:>6}" if age else ""
+    return f"{job.id}  {record.task}  {job.phase.name}{stage}{again}{since}  {said}{alive}".rstrip()
+
+
+def history(record: Record, events: Sequence[Event]) -> Iterator[str]:
+    """A line for each event: when, for how long, and what; the bars show where the time went."""
+    if not events:
+        return
+    begin = events[0].at
+    end = record.job.finished_at or time.time()
+    whole = max(end - begin, 1e-6)
+    for event, until in zip(events, [*(one.at for one in events[1:]), end], strict=True):
+        left = int(BAR * (event.at - begin) / whole)
+        width = max(0, min(BAR - left, round(BAR * (until - event.at) / whole)))
+        bar = f"{' ' * left}{'█' * width}".ljust(BAR)
+        said = " ".join(part for part in (event.message, f"({event.note})" if event.note else "") if part)
+        attempt = f"{event.attempt + 1} "
+        line = f"{write_duration(event.at - begin):>6} |{bar}| {attempt}{event.stage} {event.phase.name} {said}"
+        yield line.rstrip()
+
+
+def described(record: Record) -> dict[str, Any]:
+    """A job for a program. Times are ISO 8601 in UTC."""
+    job = record.job
+    return {
+        "job": job.id,
+        "task": record.task,
+        "task_type": str(record.task_type),
+        "phase": job.phase.name,
+        "stage": job.stage.value,
+        "code": job.code,
+        "message": job.message,
+        "attempt": job.attempt + 1,
+        "retries": job.retries,
+        "links": [{"name": link.name, "uri": link.uri} for link in job.links],
+        "submitted": _iso(job.queued_at),
+        "finished": None if job.finished_at is None else _iso(job.finished_at),
+        "job_may_live": job.job_may_live,
+        "folder": record.root,
+    }
+
+
+def write_time(event: Event) -> dict[str, Any]:
+    """An event for a program."""
+    return {
+        "at": _iso(event.at),
+        "attempt": event.attempt + 1,
+        "stage": event.stage.value,
+        "phase": event.phase.name,
+        "message": event.message,
+        "note": event.note,
+    }
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

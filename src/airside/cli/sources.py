@@ -1,0 +1,54 @@
+"""Where a detached job's agent comes from: written down when it is submitted, read when an engine drives it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airside.cli.choice import choose
+from airside.cli.run import RunOptions
+from airside.cli.settings import FILE_NAME, VARIABLE
+from airside.cli.taskfile import TaskFile, load_file
+from airside.sdk.agent import Agent
+
+if TYPE_CHECKING:
+    from airside.engine.database import Record
+
+
+def source_of(file: TaskFile, options: RunOptions) -> dict[str, Any]:
+    """What finds the agent of a task again, from any folder."""
+    path = Path(file.name)
+    settings = options.settings or os.environ.get(VARIABLE) or (FILE_NAME if Path(FILE_NAME).exists() else None)
+    return {
+        "file": str(path.resolve()) if path.is_file() else file.name,
+        "folder": str(Path.cwd()),
+        "modules": list(options.modules),
+        "endpoint": options.endpoint,
+        "settings": str(Path(settings).resolve()) if settings else None,
+    }
+
+
+async def choose_for(record: Record) -> tuple[Agent, Any]:
+    """The agent of a detached job, not open yet, and its options; chosen as `airside run` chose it."""
+    return await asyncio.to_thread(_choose, record)
+
+
+def _choose(record: Record) -> tuple[Agent, Any]:
+    source = record.source
+    options = RunOptions(
+        endpoint=source.get("endpoint"), modules=tuple(source.get("modules", ())), settings=source.get("settings")
+    )
+    if options.endpoint or not source.get("file"):
+        return choose(record.task_type, TaskFile("", {}, ()), options)
+    if source["folder"] not in sys.path:
+        sys.path.insert(0, source["folder"])
+    return choose(record.task_type, _load(source["file"]), options)
+
+
+@cache
+def _load(name: str) -> TaskFile:
+    return load_file(name)
