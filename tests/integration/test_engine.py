@@ -285,6 +285,9 @@ class Limited:
     async def find(self, record: Record) -> Driver:
         return self.driver
 
+    async def open(self) -> None:
+        return
+
     async def close(self) -> None:
         return
 

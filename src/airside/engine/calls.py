@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 
 from airside.engine.attempt import refused, told
@@ -188,7 +189,7 @@ def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
 def _call(order: Order) -> Call:
     return Call(
         output_prefix=order.folder.output_prefix(order.job.attempt),
-        deadline=time.monotonic() + order.agent.settings.call_timeout,
+        deadline=_deadline(order.agent.settings.call_timeout),
         task_type=order.task_type,
     )
 
@@ -198,9 +199,13 @@ def _call_of(task: Task, limit: float | None) -> Call:
         connection=task.connection,
         output_prefix=task.output_prefix,
         key=task.key,
-        deadline=None if limit is None else time.monotonic() + limit,
+        deadline=_deadline(limit),
         task_type=task.type,
     )
+
+
+def _deadline(limit: float | None) -> float | None:
+    return None if limit is None or limit == inf else time.monotonic() + limit
 
 
 def _after(error: Exception) -> float | None:

@@ -49,6 +49,9 @@ class OpenedAgents:
         self._opened.append(agent)
         return Driver(agent, rules_for(agent), Lane(Limits()))
 
+    async def open(self) -> None:
+        """Nothing to do before the first job."""
+
     async def close(self) -> None:
         """Close every agent that was opened."""
         opened, self._opened = self._opened, []

@@ -60,11 +60,18 @@ class Endpoint:
 
     `target` is `HOST:PORT`, `dns:///HOST:PORT` or `unix:PATH`. `token` goes along with every call, over TLS or
     to this machine only. `timeouts` are seconds by the name of the RPC (`GetTask`) in any case, and `default`;
-    a call ends at the earlier of its timeout and the caller's deadline; 0 means no limit.
+    a call ends at the earlier of its timeout and the caller's deadline; 0 means no limit. `service_config` is
+    gRPC's own JSON, for balancing and the like.
     """
 
     def __init__(
-        self, target: str, *, tls: Tls | None = None, token: str = "", timeouts: Mapping[str, float] | None = None
+        self,
+        target: str,
+        *,
+        tls: Tls | None = None,
+        token: str = "",
+        timeouts: Mapping[str, float] | None = None,
+        service_config: str = "",
     ) -> None:
         self.target = target
         self.name = checked(target).removeprefix("dns:///")
@@ -72,7 +79,7 @@ class Endpoint:
             raise UsageError(f"A token for {self.name} would travel in clear text: use TLS.")
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeouts = {name.lower(): seconds for name, seconds in (timeouts or {}).items()}
-        self._channel = _open(target, tls)
+        self._channel = _open(target, tls, service_config)
 
     async def close(self) -> None:
         """Close the connection; calls under way end."""
@@ -168,8 +175,10 @@ def reason(details: str) -> str:
     return one_line(last).rstrip(".")
 
 
-def _open(target: str, tls: Tls | None) -> grpc.aio.Channel:
+def _open(target: str, tls: Tls | None, service_config: str) -> grpc.aio.Channel:
     options = list(_OPTIONS)
+    if service_config:
+        options.append(("grpc.service_config", service_config))
     if _is_local(target):
         options.append(("grpc.enable_http_proxy", 0))
     if tls is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from airside.engine.database import FILE_NAME, MEMORY, Event, Record
 from airside.engine.drivers import Choose, OpenedAgents
@@ -24,6 +25,12 @@ from airside.engine.submission import Submission
 from airside.model import TaskTemplate, UsageError
 from airside.sdk.agent import Agent
 from airside.sdk.registry import Registry
+
+if TYPE_CHECKING:
+    from airside.engine.flyteconfig import FlyteConfig
+    from airside.engine.routes import RoutedAgents
+
+_log = logging.getLogger("airside.engine")
 
 LISTEN_EVERY = 0.25
 """Seconds between two looks at what other processes wrote into the store."""
@@ -76,7 +83,8 @@ class Engine:
     folder. One engine at a time may drive a store; a second one raises `StoreError` that names the first.
 
     Agents are found as `airside.run` finds them: `agents` if given, else registered ones, else installed plugins;
-    with `endpoint` ("host:port") all tasks run on the agent service there. `choose` replaces all that.
+    with `endpoint` ("host:port") all tasks run on the agent service there; with `routes` they go where the YAML file of
+    a Flyte engine says, or what `load_config` read of one. `choose` replaces all that.
     `on_change` hears of every transition, once it is on the disk, with a note about what the engine does.
 
     >>> import asyncio
@@ -96,6 +104,7 @@ class Engine:
         *,
         agents: Registry | Iterable[Any] | None = None,
         endpoint: str | None = None,
+        routes: str | Path | FlyteConfig | None = None,
         options: Mapping[str, Any] | None = None,
         choose: Choose | None = None,
         on_change: Listener | None = None,
@@ -104,7 +113,11 @@ class Engine:
         self._state = None if self.path == MEMORY else Path(self.path).parent
         self._store = Store(self.path)
         self._ownership = Ownership(self.path)
-        self._drivers = OpenedAgents(choose or _chooser(agents, endpoint, options or {}))
+        self._drivers: OpenedAgents | RoutedAgents
+        if routes is None:
+            self._drivers = OpenedAgents(choose or _chooser(agents, endpoint, options or {}))
+        else:
+            self._drivers = _routed(routes)
         self._on_change = on_change
         self._loop = Loop(self._store, self._drivers, on_change=self._changed, on_failure=self._failed)
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
@@ -115,6 +128,7 @@ class Engine:
         await asyncio.to_thread(self._ownership.take)
         try:
             await self._store.open()
+            await self._drivers.open()
             await self._loop.start()
         except BaseException:
             await self._close()
@@ -260,6 +274,16 @@ def outcome_of(record: Record, template: bytes, inputs: bytes) -> Outcome:
         handle=readable(job.meta),
         job_may_live=job.job_may_live,
     )
+
+
+def _routed(routes: str | Path | FlyteConfig) -> RoutedAgents:
+    from airside.engine.flyteconfig import FlyteConfig, load_config
+    from airside.engine.routes import RoutedAgents
+
+    config = routes if isinstance(routes, FlyteConfig) else load_config(routes)
+    for warning in config.warnings:
+        _log.warning("%s", warning)
+    return RoutedAgents(config)
 
 
 def _chooser(agents: Registry | Iterable[Any] | None, endpoint: str | None, options: Mapping[str, Any]) -> Choose:

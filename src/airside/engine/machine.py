@@ -47,6 +47,8 @@ from airside.model import Phase, Resource
 FIRST_POLL = 0.05
 GROWTH = 1.5
 LONGEST_BACKOFF = 60.0
+UNNAMED = "TaskFailedWithError"
+"""The code of a failure that its agent gave none."""
 LONGEST_ASKED = 3600.0
 """An agent that asks to be left alone for longer is asked again all the same."""
 
@@ -205,7 +207,9 @@ def _answered(job: Job, answered: Answered, now: float) -> Step:
 
 
 def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
-    pause = max(backoff(job.faults + job.misses + 1, faulted.after), poll_pause(job.rules, 1))
+    pause = poll_pause(job.rules, 1)
+    if job.rules.quick or faulted.after is not None:
+        pause = max(pause, backoff(job.faults + job.misses + 1, faulted.after))
     if faulted.trouble is Trouble.MISSING:
         job = _missed(job, now)
         if _is_lost(job, now):
@@ -347,7 +351,7 @@ def _finished(job: Job, resource: Resource, now: float) -> Step:
         message = message or "The job was cancelled, but not by this engine."
     if phase.is_success:
         return _over(job, phase, "", message, now)
-    verdict = Verdict(phase=phase, code=code, message=message, dead=True)
+    verdict = Verdict(phase=phase, code=code or UNNAMED, message=message, dead=True)
     if job.meta and (job.rules.delete_finished or (_may_retry(job, verdict, now) and not job.abort)):
         return _cancel(job, verdict, now)
     return _conclude(job, verdict, now)

@@ -60,6 +60,7 @@ class RemoteAgent(Agent):
         tls: Tls | None = None,
         token: str = "",
         timeouts: Mapping[str, float] | None = None,
+        service_config: str = "",
     ) -> None:
         self.target = target
         self.family = None if family is None else _FAMILIES[family]
@@ -67,7 +68,9 @@ class RemoteAgent(Agent):
         self.task_types = tuple(task_types)
         self.is_sync = is_sync
         self._wanted = TaskType(task_type) if isinstance(task_type, str) else task_type
-        self._connect = partial(Endpoint, target, tls=tls, token=token, timeouts=timeouts)
+        self._connect = partial(
+            Endpoint, target, tls=tls, token=token, timeouts=timeouts, service_config=service_config
+        )
         self._endpoint: Endpoint | None = None
 
     def __repr__(self) -> str:
@@ -216,12 +219,13 @@ async def discover(
     tls: Tls | None = None,
     token: str = "",
     timeouts: Mapping[str, float] | None = None,
+    service_config: str = "",
 ) -> list[RemoteAgent]:
     """The agents that a service lists, in its order; `open` each before use.
 
     Raises `Retry` if nothing answers there, `UsageError` if what answers is no agent service.
     """
-    endpoint = Endpoint(target, tls=tls, token=token, timeouts=timeouts)
+    endpoint = Endpoint(target, tls=tls, token=token, timeouts=timeouts, service_config=service_config)
     try:
         spoken, entries = await endpoint.list(None if family is None else _FAMILIES[family])
     finally:
@@ -236,6 +240,7 @@ async def discover(
             tls=tls,
             token=token,
             timeouts=timeouts,
+            service_config=service_config,
         )
         for listing in map(_read_listing, entries)
     ]

@@ -1,0 +1,211 @@
+"""From a task type to the service that runs it, as Flyte's engines decide: pins, discovery, defaults.
+
+The services are asked again and again what they serve. One that does not answer keeps what it said last; Flyte's
+engines would send its running tasks elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from airside.engine.attempt import told
+from airside.engine.database import Record
+from airside.engine.drivers import MissingAgent
+from airside.engine.endpoint import Tls
+from airside.engine.flyteconfig import Deployment, FlyteConfig, Section
+from airside.engine.job import Rules
+from airside.engine.lane import Lane
+from airside.engine.loop import Driver
+from airside.engine.remote import FamilyName, RemoteAgent, discover
+from airside.model import Fail, TaskType, UsageError
+from airside.sdk.agent import AgentSettings
+
+_log = logging.getLogger("airside.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What one deployment serves: task types, each sync or not, and the family that it speaks."""
+
+    family: FamilyName
+    types: Mapping[TaskType, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where a task type goes, and why."""
+
+    section: Section
+    deployment: Deployment
+    family: FamilyName
+    is_sync: bool
+    why: str
+
+
+def find_route(
+    config: FlyteConfig, listings: Mapping[str, Listing], task_type: TaskType, project: str = "", domain: str = ""
+) -> Route:
+    """The route of a task type. Pins come before discovery, the most specific project and domain first.
+
+    Raises `UsageError` that says what was looked at.
+    """
+    plugin = config.plugins.get(task_type.name, config.plugins.get(task_type.name.lower(), ""))
+    wanted = [one for one in config.sections if one.kind == plugin] if plugin else list(config.sections)
+    if not wanted:
+        raise UsageError(
+            f"Task type {task_type} is routed to the plugin {plugin!r} by default-for-task-types; "
+            "this engine runs tasks on agents only."
+        )
+    for section in wanted:
+        found = _pinned(section, listings, task_type) or _discovered(section, listings, task_type, project, domain)
+        if found is not None:
+            return found
+    for section in wanted:
+        if section.default is not None:
+            why = "supportedTaskTypes" if task_type.name in section.supported else "the default deployment"
+            return _route(section, section.default, listings, why)
+    known = sorted({str(one) for listing in listings.values() for one in listing.types})
+    raise UsageError(f"No agent serves task type {task_type}, and there is no default (served: {', '.join(known)}).")
+
+
+def _pinned(section: Section, listings: Mapping[str, Listing], task_type: TaskType) -> Route | None:
+    """A pin holds for all versions, and makes the type async whatever its service says."""
+    by_case = {name.lower(): one for name, one in section.pins.items()}
+    deployment = section.pins.get(task_type.name) or by_case.get(task_type.name.lower())
+    return None if deployment is None else _route(section, deployment, listings, "a pin")
+
+
+def _discovered(
+    section: Section, listings: Mapping[str, Listing], task_type: TaskType, project: str, domain: str
+) -> Route | None:
+    named = [*section.deployments, *([section.default] if section.default is not None else [])]
+    for wanted in ((project, domain), ("", domain), ("", "")):
+        for deployment in named:
+            listing = listings.get(_key(section, deployment))
+            if (deployment.project, deployment.domain) == wanted and listing and task_type in listing.types:
+                return _route(section, deployment, listings, "discovery", is_sync=listing.types[task_type])
+    return None
+
+
+def _route(
+    section: Section, deployment: Deployment, listings: Mapping[str, Listing], why: str, *, is_sync: bool = False
+) -> Route:
+    listing = listings.get(_key(section, deployment))
+    family: FamilyName = listing.family if listing else "v1"
+    return Route(section=section, deployment=deployment, family=family, is_sync=is_sync, why=why)
+
+
+def _key(section: Section, deployment: Deployment) -> str:
+    return f"{section.kind}/{deployment.id}"
+
+
+class RoutedAgents:
+    """The drivers of jobs that go where Flyte's configuration says. Asks every service what it serves, for ever."""
+
+    def __init__(self, config: FlyteConfig) -> None:
+        self._config = config
+        self._listings: dict[str, Listing] = {}
+        self._asked: asyncio.Task[None] | None = None
+        self._pollers: list[asyncio.Task[None]] = []
+        self._agents: list[RemoteAgent] = []
+        self._lanes: dict[str, Lane] = {}
+
+    def route(self, record: Record) -> Route:
+        """Where a job goes now."""
+        source = record.source
+        return find_route(
+            self._config, self._listings, record.task_type, source.get("project", ""), source.get("domain", "")
+        )
+
+    def key(self, record: Record) -> Any:
+        """Jobs of one type that go to one deployment in one way share an agent."""
+        try:
+            route = self.route(record)
+        except UsageError as exc:
+            return record.task_type, str(exc)
+        return record.task_type, _key(route.section, route.deployment), route.family, route.is_sync
+
+    async def find(self, record: Record) -> Driver:
+        """The driver of a job; one that only tells what is wrong if nothing routes it."""
+        try:
+            route = self.route(record)
+            agent = _agent_of(route, record.task_type)
+            await agent.open(None)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is for those who wait for the job
+            return Driver(MissingAgent(told(exc)), lost=asyncio.get_running_loop().time())
+        self._agents.append(agent)
+        web_api = route.section.web_api
+        rules = Rules(
+            poll_interval=web_api.resync_interval,
+            max_system_failures=web_api.max_system_failures,
+            unfetched_tolerance=0.0,
+        )
+        lane = self._lanes.setdefault(_key(route.section, route.deployment), Lane(web_api.limits))
+        return Driver(agent, rules, lane)
+
+    async def open(self) -> None:
+        """Learn what every service serves, once, and go on asking."""
+        every = [(section, one) for section in self._config.sections for one in _deployments(section)]
+        await asyncio.gather(*(self._ask(section, deployment) for section, deployment in every))
+        self._pollers = [asyncio.create_task(self._poll(section, deployment)) for section, deployment in every]
+
+    async def close(self) -> None:
+        """Ask no more, and close the connections."""
+        for poller in self._pollers:
+            poller.cancel()
+        if self._pollers:
+            await asyncio.wait(self._pollers)
+        agents, self._agents = self._agents, []
+        for agent in agents:
+            with contextlib.suppress(Exception):
+                await agent.close()
+
+    async def _poll(self, section: Section, deployment: Deployment) -> None:
+        while True:
+            await asyncio.sleep(section.poll_interval)
+            await self._ask(section, deployment)
+
+    async def _ask(self, section: Section, deployment: Deployment) -> None:
+        key = _key(section, deployment)
+        try:
+            found = await discover(
+                deployment.endpoint,
+                tls=None if deployment.insecure else Tls(),
+                timeouts=deployment.timeouts,
+                service_config=deployment.service_config,
+            )
+        except (Fail, UsageError) as exc:  # it lists nothing: pins and defaults still lead to it
+            _log.warning("%s: %s", key, told(exc))
+            self._listings.setdefault(key, Listing(family="v1"))
+        except Exception as exc:  # noqa: BLE001 - a service that is away keeps what it said last
+            _log.warning("%s: %s", key, told(exc))
+        else:
+            types = {one: agent.is_sync for agent in found for one in agent.task_types}
+            family: FamilyName = found[0].family.name if found and found[0].family else "v1"
+            self._listings[key] = Listing(family=family, types=types)
+
+
+def _deployments(section: Section) -> list[Deployment]:
+    return [*([section.default] if section.default is not None else []), *section.deployments]
+
+
+def _agent_of(route: Route, task_type: TaskType) -> RemoteAgent:
+    deployment = route.deployment
+    agent = RemoteAgent(
+        deployment.endpoint,
+        family=route.family,
+        task_types=(task_type,),
+        name=deployment.id,
+        is_sync=route.is_sync,
+        tls=None if deployment.insecure else Tls(),
+        timeouts=deployment.timeouts,
+        service_config=deployment.service_config,
+    )
+    agent.settings = AgentSettings(call_timeout=inf, create_timeout=inf)  # the deployment's own timeouts hold
+    return agent
