@@ -56,6 +56,8 @@ class ServeOptions:
     client_ca: str = ""
     token_file: str = ""
     signing: SigningOptions | None = None
+    local_storage: tuple[str, ...] | None = None
+    """Folders of this machine that callers may name."""
     modules: list[str] | None = None
     agents: list[str] | None = None
     """The agents to serve, by name or task type; None is all that are installed."""
@@ -178,6 +180,7 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
             metrics_port=None if options.metrics_port < 0 else options.metrics_port,
             drain_delay=options.drain_delay,
             grace=options.grace,
+            local_storage=options.local_storage,
         ),
         options=_agent_options(settings, registry, agents),
         keys=signing_keys(options.signing),

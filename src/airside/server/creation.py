@@ -20,14 +20,11 @@ from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
-from airside.wire import limits
 from airside.wire.status import sentence
 from airside.wire.template import key_of
 
 log = logging.getLogger("airside.server")
 
-MAX_RESULT = 16 * limits.KIB
-"""The result of a sync task travels in its handle up to this size; the outputs of a larger one go to a file."""
 MAX_UNEXPECTED = 3
 """Tries of a create that fails in a way its agent does not explain."""
 LOOKS = (1.0, 4.0, 15.0, 40.0)

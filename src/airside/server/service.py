@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,6 @@ from airside.model import (
     PluginError,
     Resource,
     Retry,
-    Task,
     TaskType,
 )
 from airside.observe.events import Event, Hooks, What
@@ -32,8 +30,7 @@ from airside.sdk.agent import Agent
 from airside.server.absent import AbsentAgent
 from airside.server.cancellation import Cancellation, Cancelling
 from airside.server.connections import NO_CONNECTIONS, Connections
-from airside.server.creation import MAX_RESULT, Creation, code_of, finished
-from airside.server.declared import unpack_declared
+from airside.server.creation import Creation, code_of, finished
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import (
     MAGIC,
@@ -53,13 +50,12 @@ from airside.server.order import call_of, fingerprint, new_handle, patience
 from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
+from airside.server.transfer import Transfer
 from airside.server.uncertain import Uncertain
 from airside.server.watch import Watch
-from airside.wire import storage
-from airside.wire.literal_map import LiteralValues
-from airside.wire.resource import OUTPUTS_FILE, OutputsTooLarge, needs_io, resolve, write_resource
+from airside.wire.resource import write_resource
 from airside.wire.status import sentence
-from airside.wire.template import key_of, place_of, read_request
+from airside.wire.template import key_of
 
 log = logging.getLogger("airside.server")
 
@@ -85,6 +81,7 @@ class Service:
         self.settings = settings
         self.hooks = hooks
         self.offload = Offload()
+        self._transfer = Transfer(self.agents, settings, connections, self.offload)
         self.ledger = Ledger(settings.max_jobs, hooks)
         self.uncertain = Uncertain(hooks)
         self.cancellation = Cancellation(hooks, self.uncertain)
@@ -97,8 +94,8 @@ class Service:
             earlier,
             keys,
             hooks,
-            read=self._read,
-            write=self._result,
+            read=self._transfer.read,
+            write=self._transfer.result,
         )
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
@@ -117,7 +114,11 @@ class Service:
         """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline."""
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
         return self.creation.create(
-            agent, request, deadline=deadline, first_attempt=first_attempt, connection=self._connection_of(request)
+            agent,
+            request,
+            deadline=deadline,
+            first_attempt=first_attempt,
+            connection=self._transfer.connection_of(request),
         )
 
     async def do(self, request: Request) -> bytes:
@@ -133,35 +134,10 @@ class Service:
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
         handle = new_handle(request, key)
         try:
-            task = await self._read(request, key, self._connection_of(request))
-            return (await self._write(await finished(agent, task, call_of(task)), handle))[1]
+            task = await self._transfer.read(request, key, self._transfer.connection_of(request))
+            return (await self._transfer.write(await finished(agent, task, call_of(task)), handle))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
-
-    async def _result(self, resource: Resource, handle: Handle) -> bytes:
-        """The result of a sync task, small enough for its handle."""
-        _, result = await self._write(resource, handle)
-        if len(result) > MAX_RESULT:
-            result = await self.offload.run(handle.task_type.name, _spill, result, handle.output_prefix)
-        return result
-
-    def _connection_of(self, request: Request) -> str:
-        """The name of the connection that the settings give to this task, or empty: then it has the caller's own."""
-        if not self._connections or request.connection.secrets:
-            return ""
-        template = request.template
-        return self._connections.name_for(TaskType(template.type, template.task_type_version), *place_of(request))
-
-    async def _read(self, request: Request, key: str, connection: str) -> Task:
-        """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
-        owner, own = request.template.type, self._connections.get(connection)
-        if request.ByteSize() > self.settings.off_loop_bytes:
-            whole: Task = await self.offload.run(owner, _read_whole, request, key, own)
-            return whole
-        task = read_request(request, key=key, connection=own)
-        if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
-            await self.offload.run(owner, task.inputs.prefetch)
-        return task
 
     # -- get --------------------------------------------------------------------------------------------------------
 
@@ -357,17 +333,7 @@ class Service:
         )
 
     async def _serialise(self, job: Job, resource: Resource) -> tuple[Resource, bytes]:
-        return await self._write(resource, job.handle, deleted=job.deleted)
-
-    async def _write(self, resource: Resource, handle: Handle, *, deleted: bool = False) -> tuple[Resource, bytes]:
-        """The resource as bytes; its outputs are read from their file, or written to one, on a thread."""
-        declared = unpack_declared(handle.declared)
-        with contextlib.suppress(OutputsTooLarge):
-            if not needs_io(resource):
-                return resource, write_resource(resource, declared, deleted=deleted, job=handle.key)
-        owner = handle.task_type.name
-        settled = await self.offload.run(owner, resolve, resource, declared, handle.output_prefix, job=handle.key)
-        return settled, write_resource(settled, declared, deleted=deleted, job=handle.key)
+        return await self._transfer.write(resource, job.handle, deleted=job.deleted)
 
 
 def _by_type(agents: Sequence[Agent]) -> Mapping[TaskType, Agent]:
@@ -384,25 +350,6 @@ def _by_type(agents: Sequence[Agent]) -> Mapping[TaskType, Agent]:
 def _identity(data: bytes, named: TaskType) -> bytes:
     """What tells jobs apart: our handle, or foreign bytes with their type, since two backends may use the same ids."""
     return data if data.startswith(MAGIC) else b"%s %d %s" % (named.name.encode(), named.version, data)
-
-
-def _read_whole(request: Request, key: str, connection: Connection | None) -> Task:
-    task = read_request(request, key=key, connection=connection)
-    if isinstance(task.inputs, LiteralValues):
-        task.inputs.prefetch()
-    return task
-
-
-def _spill(result: bytes, output_prefix: str) -> bytes:
-    """The result without its outputs, which are written to where Flyte looks for them. Blocks."""
-    if not output_prefix:
-        raise Fail(
-            "The outputs do not fit into the job handle, and no output prefix was given.", code="OutputsTooLarge"
-        )
-    message = connector_pb2.Resource.FromString(result)
-    storage.write(storage.join(output_prefix, OUTPUTS_FILE), message.outputs.SerializeToString(deterministic=True))
-    message.ClearField("outputs")
-    return bytes(message.SerializeToString())
 
 
 def _result_of(handle: Handle) -> Resource:

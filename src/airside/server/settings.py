@@ -31,6 +31,11 @@ class ServerSettings:
     max_request_bytes: int = limits.REQUEST
     off_loop_bytes: int = 256 * limits.KIB
     """Requests over this size are parsed and converted on a thread, not on the loop."""
+    local_storage: tuple[str, ...] | None = None
+    """Folders of this machine that callers may name: in output prefixes, and as files of inputs and outputs.
+
+    None: every folder if only this machine reaches the service, else none.
+    """
     unserved_tolerance: float = 7200.0
     """How long a job whose handle is ours but cannot be served here now is answered RUNNING."""
     max_jobs: int = 200_000

@@ -33,6 +33,7 @@ from airside.model.redaction import redact
 from airside.wire import limits, storage
 from airside.wire.frame import frame
 from airside.wire.literal_map import LiteralValues, pack
+from airside.wire.storage import EVERYWHERE, Storage
 from airside.wire.struct import StructValues, write_loosely
 
 OUTPUTS_FILE = "outputs.pb"
@@ -117,24 +118,26 @@ def write_resource(resource: Resource, declared: Types | None, *, deleted: bool 
     return b"".join((message.SerializeToString(), _V1_FIELDS[phase], _write_error(phase, code), outputs))
 
 
-def resolve(resource: Resource, declared: Types | None, output_prefix: str, *, job: str = "") -> Resource:
+def resolve(
+    resource: Resource,
+    declared: Types | None,
+    output_prefix: str,
+    *,
+    job: str = "",
+    source: Storage = EVERYWHERE,
+    target: Storage = EVERYWHERE,
+) -> Resource:
     """The resource with its outputs settled: read from their file, or written to `output_prefix/outputs.pb`. Blocks.
 
+    Outputs are read from `source` and written to `target`; a place that these do not allow ends the job.
     A failed resource with `OutputsAt` takes code, message and whether to retry from `error.pb`, if it is there.
     Raises what `storage.read` and `storage.write` raise, except for files that are missing or too large: those
     end the job.
     """
-    if resource.phase.is_failure:
-        return _read_error(resource) if isinstance(resource.outputs, OutputsAt) else resource
-    if not resource.phase.is_success or resource.outputs is None:
-        return replace(resource, outputs=None)
-    if isinstance(resource.outputs, OutputsAt):
-        return _read_outputs(resource, resource.outputs.uri, declared, output_prefix, job)
     try:
-        data = _pack(resource.outputs, declared)
-    except ConversionError as exc:
-        return _misfit(resource, exc, job)
-    return _settle(resource, data, declared, output_prefix)
+        return _resolve(resource, declared, output_prefix, job, source, target)
+    except storage.PathNotAllowed as exc:
+        return replace(resource, phase=Phase.FAILED, outputs=None, code=exc.code, message=str(exc))
 
 
 def read_resource(data: Any, declared: Types | None, *, family: Literal["v1", "v2"] = "v1") -> Resource:
@@ -171,6 +174,22 @@ def read_resource(data: Any, declared: Types | None, *, family: Literal["v1", "v
 _KNOWN_PHASES = frozenset(phase.value for phase in Phase if phase is not Phase.UNDEFINED)
 
 
+def _resolve(
+    resource: Resource, declared: Types | None, output_prefix: str, job: str, source: Storage, target: Storage
+) -> Resource:
+    if resource.phase.is_failure:
+        return _read_error(resource, source) if isinstance(resource.outputs, OutputsAt) else resource
+    if not resource.phase.is_success or resource.outputs is None:
+        return replace(resource, outputs=None)
+    if isinstance(resource.outputs, OutputsAt):
+        return _read_outputs(resource, declared, output_prefix, job, source, target)
+    try:
+        data = _pack(resource.outputs, declared)
+    except ConversionError as exc:
+        return _misfit(resource, exc, job)
+    return _settle(resource, data, declared, output_prefix, target)
+
+
 def _write_outputs(outputs: Any, declared: Types | None) -> bytes:
     """The field `outputs`, present even if it is empty."""
     data = _pack(outputs, declared)
@@ -198,12 +217,16 @@ def _misfit(resource: Resource, exc: ConversionError, job: str) -> Resource:
     return replace(resource, phase=Phase.FAILED, outputs=None, code=CONVERSION_CODE, message=text)
 
 
-def _read_outputs(resource: Resource, uri: str, declared: Types | None, output_prefix: str, job: str) -> Resource:
+def _read_outputs(
+    resource: Resource, declared: Types | None, output_prefix: str, job: str, source: Storage, target: Storage
+) -> Resource:
+    assert isinstance(resource.outputs, OutputsAt)  # noqa: S101 - the caller made sure
+    uri = resource.outputs.uri
     in_place = uri.rstrip("/") == output_prefix.rstrip("/")
     try:
-        data = storage.read(storage.join(uri, OUTPUTS_FILE))
+        data = source.read(storage.join(uri, OUTPUTS_FILE))
     except storage.FileMissing:
-        return _without_file(resource, uri, declared)
+        return _without_file(resource, uri, declared, source)
     except storage.FileTooLarge as exc:
         if in_place:
             return replace(resource, outputs=None)  # the engine reads it there
@@ -211,25 +234,25 @@ def _read_outputs(resource: Resource, uri: str, declared: Types | None, output_p
     if in_place and len(data) > limits.OUTPUTS:
         return replace(resource, outputs=None)
     try:
-        packed = _pack(_read_values(data, declared), declared)
+        packed = _pack(_read_values(data, declared, source), declared)
     except ConversionError as exc:
         return _misfit(resource, exc, job)
-    return _settle(resource, packed, declared, output_prefix)
+    return _settle(resource, packed, declared, output_prefix, target)
 
 
-def _settle(resource: Resource, data: bytes, declared: Types | None, output_prefix: str) -> Resource:
+def _settle(resource: Resource, data: bytes, declared: Types | None, output_prefix: str, target: Storage) -> Resource:
     """The resource with these serialised outputs, in the answer or in a file."""
     if len(data) <= limits.OUTPUTS:
-        return replace(resource, outputs=_read_values(data, declared))
+        return replace(resource, outputs=_read_values(data, declared, target))
     if not output_prefix:
         size = f"{len(data) / limits.MIB:.1f} MiB, above {limits.OUTPUTS / limits.MIB:g} MiB"
         text = f"The outputs are {size}, and the caller gave no output prefix to write them to."
         return replace(resource, phase=Phase.FAILED, outputs=None, code=TOO_LARGE_CODE, message=text)
-    storage.write(storage.join(output_prefix, OUTPUTS_FILE), data)
+    target.write(storage.join(output_prefix, OUTPUTS_FILE), data)
     return replace(resource, outputs=None)
 
 
-def _without_file(resource: Resource, uri: str, declared: Types | None) -> Resource:
+def _without_file(resource: Resource, uri: str, declared: Types | None, source: Storage) -> Resource:
     """A job that succeeded but wrote no outputs: its `error.pb` tells why, unless there was nothing to write."""
     failed = replace(
         resource,
@@ -238,17 +261,17 @@ def _without_file(resource: Resource, uri: str, declared: Types | None) -> Resou
         code=NOT_FOUND_CODE,
         message=f"The job succeeded but wrote no {storage.join(uri, OUTPUTS_FILE)}.",
     )
-    settled = _read_error(failed)
+    settled = _read_error(failed, source)
     if settled.code == NOT_FOUND_CODE and declared is not None and not declared:
         return replace(resource, outputs={})
     return settled
 
 
-def _read_error(resource: Resource) -> Resource:
+def _read_error(resource: Resource, source: Storage) -> Resource:
     assert isinstance(resource.outputs, OutputsAt)  # noqa: S101 - both callers made sure
     plain = replace(resource, outputs=None)
     try:
-        data = storage.read(storage.join(resource.outputs.uri, ERROR_FILE), limit=limits.MIB)
+        data = source.read(storage.join(resource.outputs.uri, ERROR_FILE), limit=limits.MIB)
         error = execution_pb2.ErrorDocument.FromString(data).error
     except (storage.FileMissing, storage.FileTooLarge, DecodeError):
         return plain
@@ -262,8 +285,8 @@ def _read_error(resource: Resource) -> Resource:
     )
 
 
-def _read_values(outputs: Any, declared: Types | None) -> LiteralValues:
-    return LiteralValues(outputs, declared, where="outputs", fetch=storage.read)
+def _read_values(outputs: Any, declared: Types | None, source: Storage = EVERYWHERE) -> LiteralValues:
+    return LiteralValues(outputs, declared, where="outputs", fetch=source.read)
 
 
 def _write_info(info: Mapping[str, Any]) -> Any:

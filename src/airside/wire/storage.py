@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from airside.model import MissingExtra, Retry, UsageError
+from airside.model import Fail, MissingExtra, Retry, UsageError
 from airside.model.redaction import redact
 from airside.wire import limits
 
@@ -34,6 +34,17 @@ Fetch = Callable[[str], bytes]
 
 class FileMissing(UsageError):
     """There is no file at that URI."""
+
+
+class PathNotAllowed(Fail):
+    """A path on this machine that whoever named it may not have read or written."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(
+            f"{uri} is a path on the service's machine, which callers may not name; an operator may allow its folder "
+            "in [serve] local_storage.",
+            code="PathNotAllowed",
+        )
 
 
 class FileTooLarge(UsageError):
@@ -69,6 +80,41 @@ def write(uri: str, data: bytes, *, durable: bool = True) -> None:
         return
     with _local_errors(uri, "written"):
         _replace(_local(uri, scheme), data, durable=durable)
+
+
+class Storage:
+    """Files in object stores, and of this machine those in `folders`; None: everywhere.
+
+    `read` and `write` are the functions of this module, and raise `PathNotAllowed` for another local path. A path is
+    judged by where it leads, past `..` and links.
+    """
+
+    def __init__(self, folders: Sequence[Path] | None = None) -> None:
+        self._folders = None if folders is None else tuple(folders)
+
+    def read(self, uri: str, *, limit: int = limits.FILE) -> bytes:
+        """The content of a file; see `storage.read`."""
+        self._check(uri)
+        return read(uri, limit=limit)
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Write a file; see `storage.write`."""
+        self._check(uri)
+        write(uri, data)
+
+    def _check(self, uri: str) -> None:
+        scheme = _scheme(uri)
+        if self._folders is None or scheme in OBJECT_STORES:
+            return
+        try:
+            path = Path(os.path.realpath(_local(uri, scheme)))
+        except (ValueError, OSError):
+            raise PathNotAllowed(uri) from None
+        if not any(path.is_relative_to(os.path.realpath(folder)) for folder in self._folders):
+            raise PathNotAllowed(uri)
+
+
+EVERYWHERE = Storage()
 
 
 def join(prefix: str, name: str) -> str:

@@ -60,8 +60,15 @@ _VERSION = version("airside")  # read from disk, so not while a loop runs
 _NOTHING = Declared(Interface(), None, None)
 
 
-def read_request(request: connector_pb2.CreateTaskRequest, *, key: str, connection: Connection | None = None) -> Task:
-    """The task that a create request asks for. `connection` takes the place of the request's own.
+def read_request(
+    request: connector_pb2.CreateTaskRequest,
+    *,
+    key: str,
+    connection: Connection | None = None,
+    fetch: storage.Fetch = storage.read,
+) -> Task:
+    """The task that a create request asks for. `connection` takes the place of the request's own; `fetch` reads the
+    files of offloaded inputs.
 
     Inputs and config are converted when they are read. Missing parts are empty.
     """
@@ -70,7 +77,7 @@ def read_request(request: connector_pb2.CreateTaskRequest, *, key: str, connecti
     return RequestedTask.of(
         request,
         type=TaskType(template.type, template.task_type_version),
-        inputs=LiteralValues(request.inputs, declared.inputs, where="inputs", fetch=storage.read),
+        inputs=LiteralValues(request.inputs, declared.inputs, where="inputs", fetch=fetch),
         interface=declared.interface,
         output_prefix=request.output_prefix,
         key=key,
