@@ -26,6 +26,7 @@ TOKEN = "token-of-the-mesh-0123456789"
 KEY = "9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a0"
 PLAIN = "s3cr3t/of+the=account"
 NASTY = 'first "line" of\\a key\n  and-its-second-line-éà\nlast-line-of-the-key'
+OWN = "a secret of the agent"
 CALLERS = "callers-own'password"
 MODULE = """
 import json, logging
@@ -40,11 +41,14 @@ class Job:
 
 def said(call):
     values = list(call.connection.secrets.values())
-    return " and ".join([*values, repr(values), json.dumps(values)])
+    return " and ".join([*values, repr(values), json.dumps(values), secret("own")])
 
 class Leaky(AsyncAgent[Job]):
     task_type = "leaky"
     max_age = 0.001
+
+    def links(self, job):
+        return [LogLink(f"https://example.org/{secret('own')}", secret("own"))]
 
     def create(self, task, call):
         text = said(call)
@@ -68,7 +72,7 @@ class Leaky(AsyncAgent[Job]):
         if job.how == "over":
             return Resource(Phase.FAILED, message=text, code=call.connection.secrets["plain"])
         return Resource(Phase.RUNNING, message=text, links=[LogLink(f"https://example.org/?t={text}", text)],
-                        info={"a": [text, {text: 1}], "b": (text,)})
+                        info={"a": [text, {text: 1}], "b": (text,)}, code=secret("own"))
 
     def delete(self, job, call):
         raise RuntimeError(said(call))
@@ -102,6 +106,12 @@ projects = ["trips"]
 secrets = {plain = "plain", nasty = "nasty"}
 """
 
+ISOLATED = """
+[isolate.leaky]
+modules = ["leaky"]
+env = ["FLYTE_SECRETS_DEFAULT_DIR"]
+"""
+
 
 def looks(secret: str) -> set[bytes]:
     """The secret in every spelling that something may have given it."""
@@ -113,11 +123,11 @@ def looks(secret: str) -> set[bytes]:
     return {one.encode() for one in found if one.strip()}
 
 
-@pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_a_secret_that_slips_shows_nowhere(tmp_path: Path, wire: Wire, log_format: str) -> None:
+@pytest.mark.parametrize(("log_format", "isolate"), [("json", False), ("console", False), ("json", True)])
+async def test_a_secret_that_slips_shows_nowhere(tmp_path: Path, wire: Wire, log_format: str, isolate: bool) -> None:
     for name, content in {
-        "leaky.py": MODULE, "airside.toml": SETTINGS, "keys/k1": KEY, "tokens": TOKEN,
-        "secrets/plain": PLAIN, "secrets/nasty": NASTY,
+        "leaky.py": MODULE, "airside.toml": SETTINGS + ISOLATED * isolate, "keys/k1": KEY, "tokens": TOKEN,
+        "secrets/plain": PLAIN, "secrets/nasty": NASTY, "secrets/own": OWN,
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
@@ -139,7 +149,7 @@ async def test_a_secret_that_slips_shows_nowhere(tmp_path: Path, wire: Wire, log
     everything = b"\n".join(said)
     assert everything.count(b"***") > 40  # it did slip
     assert b"cannot log in with ***" in everything
-    for secret in (PLAIN, NASTY, CALLERS, TOKEN, KEY):
+    for secret in (PLAIN, NASTY, OWN, CALLERS, TOKEN, KEY):
         for look in looks(secret):
             at = everything.find(look)
             assert at < 0, f"{look!r} shows in {everything[max(0, at - 300) : at + 300]!r}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 MASK = "***"
@@ -56,6 +58,23 @@ def redact(text: str) -> str:
         if value in text:
             text = text.replace(value, MASK)
     return text
+
+
+def redact_all(value: Any) -> Any:
+    """`redact` for every text in mappings, lists and tuples, at every level; tuples become lists.
+
+    >>> hide("hunter2-token")
+    >>> redact_all({"tried": ["hunter2-token", 3]})
+    {'tried': ['***', 3]}
+    """
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {redact_all(key): redact_all(one) for key, one in value.items()}
+        case list() | tuple():
+            return [redact_all(one) for one in value]
+    return value
 
 
 def _values() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from airside.model import (
     TaskType,
     UsageError,
 )
-from airside.model.redaction import hide, redact
+from airside.model.redaction import hide, redact, redact_all
 from airside.wire.literal_map import LiteralValues
 from airside.wire.struct import StructValues, write_loosely
 from airside.wire.template import read_request, write_request
@@ -70,7 +70,7 @@ def read_call(data: Sequence[Any]) -> Call:
     connection, prefix, key, remaining, task_type = data
     if connection is not None:
         for value in connection[1].values():
-            hide(value)
+            hide(value, passing=not connection[0])  # a named one is the operator's own
     return Call(
         connection=None if connection is None else Connection(*connection),
         output_prefix=prefix,
@@ -89,9 +89,9 @@ def write_resource(resource: Resource) -> list[Any]:
         redact(str(resource.message)),
         at,
         outputs if at is None else None,
-        [[redact(link.uri), redact(link.name)] for link in resource.links],
-        None if resource.info is None else dict(StructValues(write_loosely(resource.info))),
-        resource.code,
+        write_links(resource.links),
+        None if resource.info is None else dict(StructValues(write_loosely(redact_all(resource.info)))),
+        redact(str(resource.code)),
         resource.poll_after,
     ]
 
@@ -111,8 +111,8 @@ def read_resource(data: Sequence[Any]) -> Resource:
 
 
 def write_links(links: Sequence[LogLink]) -> list[Any]:
-    """Links."""
-    return [[link.uri, link.name] for link in links]
+    """Links, without secrets."""
+    return [[redact(link.uri), redact(link.name)] for link in links]
 
 
 def read_links(data: Sequence[Any]) -> tuple[LogLink, ...]:
@@ -164,7 +164,7 @@ def write_error(error: BaseException) -> dict[str, Any]:
     written: dict[str, Any] = {"kind": kind, "name": type(error).__name__, "text": redact(str(error))}
     match error:
         case Fail():
-            written["code"] = error.code
+            written["code"] = redact(error.code)
         case Retry():
             written["after"] = error.after
         case ConversionError():

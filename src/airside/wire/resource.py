@@ -29,7 +29,7 @@ from flyteidl2.core import execution_pb2, types_pb2
 from google.protobuf.message import DecodeError
 
 from airside.model import AirsideError, ConversionError, LogLink, OutputsAt, Phase, Resource, Retry
-from airside.model.redaction import redact
+from airside.model.redaction import redact, redact_all
 from airside.wire import limits, storage
 from airside.wire.frame import frame
 from airside.wire.literal_map import LiteralValues, pack
@@ -290,23 +290,11 @@ def _read_values(outputs: Any, declared: Types | None, source: Storage = EVERYWH
 
 
 def _write_info(info: Mapping[str, Any]) -> Any:
-    message = write_loosely(_redacted(info))
+    message = write_loosely(redact_all(info))
     size = message.ByteSize()
     if size <= limits.INFO:
         return message
     return write_loosely({"left_out": f"info of {size} bytes, above {limits.INFO}"})
-
-
-def _redacted(value: Any) -> Any:
-    """The value without secrets, at every level that `write_loosely` would write."""
-    match value:
-        case str():
-            return redact(value)
-        case Mapping():
-            return {_redacted(key): _redacted(one) for key, one in value.items()}
-        case list() | tuple():
-            return [_redacted(one) for one in value]
-    return value
 
 
 def _write_error(phase: Phase, code: str) -> bytes:
