@@ -58,7 +58,7 @@ async def _create(order: Order) -> Observation:
         meta = await order.agent.create(task, _call_of(task, order.agent.settings.create_timeout))
     except Exception as exc:  # noqa: BLE001 - any error of an agent ends the attempt, not the engine
         return await _undone(order, task, exc)
-    return Created(order.job.attempt, meta, _links(order.agent, meta))
+    return Created(order.job.attempt, meta, await _links(order.agent, meta))
 
 
 async def _recreate(order: Order) -> Observation:
@@ -73,13 +73,13 @@ async def _recreate(order: Order) -> Observation:
         if "find" in agent.supports:
             found = await agent.find(task, task.key, _call_of(task, agent.settings.call_timeout))
             if found is not None:
-                return Created(attempt, found, _links(agent, found))
+                return Created(attempt, found, await _links(agent, found))
         meta = await agent.create(task, _call_of(task, agent.settings.create_timeout))
     except Fail as exc:
         return Refused(attempt, refused(exc))
     except Exception as exc:  # noqa: BLE001 - there may be a job, so it is asked again and not given up
         return Faulted(attempt, told(exc), after=_after(exc))
-    return Created(attempt, meta, _links(agent, meta))
+    return Created(attempt, meta, await _links(agent, meta))
 
 
 async def _do(order: Order, task: Task) -> Observation:
@@ -108,7 +108,7 @@ async def _get(order: Order) -> Observation:
     except Exception as exc:  # noqa: BLE001 - faults are waited out
         return Faulted(job.attempt, told(exc), after=_after(exc))
     if not resource.links and not job.links:
-        resource = replace(resource, links=_links(agent, job.meta))
+        resource = replace(resource, links=await _links(agent, job.meta))
     return await _settled(order, resource)
 
 
@@ -179,9 +179,9 @@ def _settle(resource: Resource, template: bytes, inputs: bytes, output_prefix: s
     return settle(resource, Submission.read(template, inputs).declared_outputs, output_prefix)
 
 
-def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
+async def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
     try:
-        return tuple(agent.links(meta))
+        return tuple(await agent.links(meta))
     except Exception:  # noqa: BLE001 - a job without links runs all the same
         return ()
 

@@ -161,7 +161,7 @@ class Cancellation:
                     ask = False
                 if not known or not confirm or await _is_over(agent, meta, call):
                     cancelling.over = True
-                    self._uncertain.settle(call.key)
+                    self._uncertain.settle(call.key, meta)
                     return
             except Fail as exc:
                 cancelling.tell(exc)

@@ -27,6 +27,8 @@ log = logging.getLogger("airside.server")
 
 MAX_UNEXPECTED = 3
 """Tries of a create that fails in a way its agent does not explain."""
+HOLD_BACK = 60.0
+"""Seconds, at most a quarter of `create_timeout`, for which a pending create is left to the process that began it."""
 LOOKS = (1.0, 4.0, 15.0, 40.0)
 """After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
@@ -60,7 +62,7 @@ class Creation:
         self._hooks = hooks
         self._read = read
         self._write = write
-        self._faithful: set[Agent] = set()  # agents whose `find` gave what their `create` had given
+        self._unfaithful: set[Agent] = set()  # agents whose `find` does not give what their `create` had given
         self._looking: set[asyncio.Task[None]] = set()
 
     async def create(
@@ -83,7 +85,8 @@ class Creation:
             if not order.is_resumable:
                 raise
         else:
-            self._uncertain.settle(order.key)
+            if order.is_resumable:  # else another try may have left another job
+                self._uncertain.settle(order.key)
             return answer
         entry.promised = True
         self._tell(What.PENDING, order)
@@ -92,18 +95,27 @@ class Creation:
     # -- pending handles --------------------------------------------------------------------------------------------
 
     def resume(self, agent: Agent, handle: Handle, call: Call) -> Entry | None:
-        """The create of a pending handle, taken up again if nobody here carries it out; None if it cannot be."""
+        """The create of a pending handle, taken up again if nobody here carries it out; None if it cannot be (yet).
+
+        Another process may still carry it out, and may even have been told to stop: at first its job is only looked
+        for.
+        """
         entry = self.ledger.get(handle.key)
         if entry is not None and (entry.answer or entry.task is not None or entry.stopped):
             return entry
-        left = handle.created_at + agent.settings.create_timeout - time.time()
-        if entry is not None and left <= 0:
+        now, limit = time.time(), agent.settings.create_timeout
+        left, held_back = handle.created_at + limit - now, 0.0
+        if entry is None:
+            held_back = handle.created_at + min(HOLD_BACK, limit / 4) - now
+        elif left <= 0:
             return entry
-        order = self._order_of(agent, handle, call, is_late=left <= 0)
+        if held_back > 0 and "find" not in agent.supports:
+            return None
+        order = self._order_of(agent, handle, call, only_finds=left <= 0 or held_back > 0)
         if order is None:
             return None
         entry = self.ledger.enter(order.key, fingerprint(order.request), partial(self._fulfil, order))
-        entry.until = time.monotonic() + (left if left > 0 else agent.settings.create_timeout)
+        entry.until = time.monotonic() + (held_back if held_back > 0 else left if left > 0 else limit)
         entry.promised = True
         return entry
 
@@ -117,9 +129,9 @@ class Creation:
         is_running, finds = entry.task is not None, "find" in agent.supports
         if agent.is_sync or (is_running and not finds):
             return None
-        order = self._order_of(agent, handle, call, is_late=False)
+        order = self._order_of(agent, handle, call, only_finds=False)
         is_late = time.time() - handle.created_at >= agent.settings.create_timeout
-        if order is None or (is_late and not finds) or (order.is_late and not finds):
+        if order is None or (is_late and not finds):
             reason = "its pending create was cancelled, but another process may have carried it out"
             self._uncertain.add(reason, call=call, agent=agent)
             return None
@@ -129,7 +141,9 @@ class Creation:
             entry.made = None if is_running else await agent.find(task, order.key, call)
         elif known is None or known.error:
             # The only way to learn of a job that an earlier create may have made.
+            entry.error = "the backend could not be asked for it"
             entry.made = await agent.create(task, call)
+            entry.error = ""
         return entry.made
 
     async def close(self) -> None:
@@ -158,7 +172,7 @@ class Creation:
                 self._cancellation.begin(agent, meta, call)
                 return
 
-    def _order_of(self, agent: Agent, handle: Handle, call: Call, *, is_late: bool) -> Order | None:
+    def _order_of(self, agent: Agent, handle: Handle, call: Call, *, only_finds: bool) -> Order | None:
         """The order of a pending handle; None if its request was too large to travel."""
         if not handle.request:
             return None
@@ -167,9 +181,9 @@ class Creation:
             return None
         if not handle.connection:
             connection_of(packed.request, call.connection)
-        late = is_late or not packed.is_whole
+        only_finds = only_finds or not packed.is_whole
         first = packed.first_attempt
-        return Order(packed.request, handle.key, agent, first, is_late=late, connection=handle.connection)
+        return Order(packed.request, handle.key, agent, first, only_finds=only_finds, connection=handle.connection)
 
     def _pending(self, order: Order) -> bytes:
         packed = pack_request(order.request, order.first_attempt)
@@ -189,7 +203,7 @@ class Creation:
                 handle = order.handle()
                 result = await self._write(await finished(order.agent, task, call), handle)
                 return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
-            meta = await self._make(order, task, call, entry)
+            meta = entry.made = await self._make(order, task, call, entry)
         except (Fail, ConversionError) as exc:
             log.info("task cannot be created: %s", sentence(exc), extra={"agent": order.agent.name, "key": order.key})
             failed = replace(order.handle(), kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
@@ -202,7 +216,7 @@ class Creation:
         entry.until = min(entry.until, time.monotonic() + order.agent.settings.create_timeout)
         while True:
             try:
-                return await self._try(order, task, call, entry)
+                return await self._try(order, task, call, entry, tries)
             except (Fail, ConversionError, Undone):
                 raise
             except Exception as exc:
@@ -211,16 +225,16 @@ class Creation:
                 wait = backoff(tries, exc)
                 explained = isinstance(exc, TimeoutError | OSError) or hasattr(exc, "after")
                 spent = time.monotonic() + wait > entry.until or (not explained and tries >= MAX_UNEXPECTED)
-                if not order.is_resumable or spent or not entry.is_wanted:
+                if not order.is_resumable or spent or not (entry.is_wanted or entry.stopped):
                     self._doubt_failed(order, call, entry, exc)
                     raise
                 log.info("create failed, trying again in %.1f s: %s", wait, sentence(exc), extra={"key": order.key})
             await entry.sleep(wait)
 
-    async def _try(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
+    async def _try(self, order: Order, task: Task, call: Call, entry: Entry, tries: int) -> bytes:
         """Clear the way, look whether the job is there, else make it."""
         agent, finds = order.agent, "find" in order.agent.supports
-        if not order.is_late and entry.made is None:
+        if not order.only_finds and entry.made is None and not entry.stopped:
             adopted = await self._earlier.adopt_or_cancel(order, task)
             if adopted is not None:
                 return adopted
@@ -229,35 +243,34 @@ class Creation:
             found = await agent.find(task, order.key, call) if finds else None
             if found is not None:
                 return found
-            if order.is_late and finds:
-                raise Retry("the create was not carried out in time")
-            if entry.stopped:
+            if order.only_finds and finds:
+                raise Retry("no job shows yet")
+            if entry.stopped and (finds or not tries):  # else only its repetition tells what a failed try has made
                 raise Undone("The create was stopped before there was a job.")
             async with asyncio.timeout(max(0.0, entry.until - time.monotonic()) + 1.0):  # its own limit comes first
                 entry.made = await agent.create(task, call)
         if finds and not agent.settings.create_is_idempotent:
-            return await self._first_of(order, task, call, entry.made)
+            entry.made = await self._first_of(order, task, call, entry.made)
         return entry.made
 
     async def _first_of(self, order: Order, task: Task, call: Call, made: bytes) -> bytes:
         """The one job that every process finds: another process may have made one at the same time.
 
-        Then ours is cancelled, which nobody else can know of, but only on good evidence: `find` has been seen to
-        give back what `create` gave.
+        Then ours, of which nobody else can know, is cancelled. Should that end the other one too, then it was the
+        same job, which the agent's `find` calls by another name: it is made anew, and this agent is not trusted again.
         """
         agent = order.agent
         first = await agent.find(task, order.key, call)
-        if first is None or first == made:
-            if first == made:
-                self._faithful.add(agent)
+        if first is None or first == made or agent in self._unfaithful:
             return made
-        if agent in self._faithful:
-            self._tell(What.UNDONE, order)
-            self._cancellation.begin(agent, made, call, is_new=True)
-        else:
-            reason = "its find gave another job than its create had made"
-            self._uncertain.add(reason, call=call, agent=agent, meta=made)
-        return first
+        self._tell(What.UNDONE, order)
+        await self._cancellation.begin(agent, made, call, is_new=True).confirmed()
+        phase = (await agent.get(first, call)).phase
+        if phase.is_success or not phase.is_terminal:
+            return first
+        log.error("find does not give back what create gave; a job was cancelled", extra={"agent": agent.name})
+        self._unfaithful.add(agent)
+        return await agent.create(task, call)
 
     def _hand_out(self, order: Order, entry: Entry, handle: Handle, call: Call) -> bytes:
         """The sealed handle; a job that nobody can ever find, or that is not to be, is cancelled."""

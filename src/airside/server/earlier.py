@@ -94,6 +94,8 @@ class EarlierAttempts:
             return
         self._tell(What.EARLIER_CANCELLED, order)
         await self._cancellation.begin(agent, meta, call).confirmed()
+        if order.is_resumable:
+            self._uncertain.settle(call.key)
 
     async def _meta_of(self, agent: Agent, entry: Entry | None, watched: Job | None, task: Task) -> bytes | None:
         """The metadata of the earlier attempt's job: from its create here, from its handle seen here, or found."""

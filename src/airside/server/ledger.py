@@ -177,7 +177,7 @@ class Ledger:
                 if not repeatable and not entry.promised:
                     self._entries.pop(entry.key, None)
                 return
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, Undone):
                 entry.error = sentence(error)
             if self._entries.get(entry.key) is entry and not entry.promised:
                 del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for

@@ -22,14 +22,14 @@ Request: TypeAlias = connector_pb2.CreateTaskRequest
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """One create. `first_attempt` is how the caller counts attempts in the output prefix: from 0 in Flyte 1, from 1
-    in Flyte 2. `is_late` means that `create_timeout` is over: what was made may be found, nothing new is begun.
+    in Flyte 2. `only_finds` means that a job may be found, and none is made, by an agent that can find.
     `connection` is the name of the service's own connection that the task gets, if any."""
 
     request: Request
     key: str
     agent: Agent
     first_attempt: int = 0
-    is_late: bool = False
+    only_finds: bool = False
     connection: str = ""
 
     def handle(self, meta: bytes = b"") -> Handle:

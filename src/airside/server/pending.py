@@ -109,8 +109,9 @@ class PendingAgent(Agent):
         if entry.stopped and entry.made is not None:
             return await self._agent.get(entry.made, call)
         if entry.stopped:
-            return Resource(Phase.ABORTED, message="cancelled on request")
-        if time.monotonic() >= entry.until or (entry.task is None and overdue):
+            phase = Phase.ABORTED if entry.task is None else Phase.QUEUED
+            return Resource(phase, message="The create is stopped.")
+        if overdue and (entry.task is None or time.monotonic() >= entry.until):
             entry.stop()  # a job that shows after this was told must not run
             reason = entry.error or "the backend did not answer"
             text = f"The job could not be created within {self.settings.create_timeout:g} s: {reason}"
@@ -131,6 +132,11 @@ class PendingAgent(Agent):
         if made is not None:
             await self._agent.delete(made, call)
 
+    def made(self) -> bytes | None:
+        """The metadata of the job, if it was made in this process, or found."""
+        entry = self._known()
+        return None if entry is None else entry.made
+
     async def _truth(self, answer: bytes, call: Call) -> Resource:
         handle, agent = self._opened(answer)
         if handle.kind is Kind.FAILED:
@@ -142,7 +148,7 @@ class PendingAgent(Agent):
         return replace(resource, links=tuple(dict.fromkeys((*resource.links, *links)))) if links else resource
 
     def _unknown(self, *, overdue: bool) -> Resource:
-        """Another process was creating the job, and its request was too large to travel."""
+        """Another process carries the create out; or did, and its request was too large to travel."""
         if overdue:
             text = "The service that was creating the job is gone; the request was too large to go on elsewhere."
             return Resource(Phase.RETRYABLE_FAILED, message=text, code="CreateTimeout")

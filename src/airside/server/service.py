@@ -85,7 +85,7 @@ class Service:
         self.ledger = Ledger(settings.max_jobs, hooks)
         self.uncertain = Uncertain(hooks)
         self.cancellation = Cancellation(hooks, self.uncertain)
-        self.watch = Watch(self._serialise, settings, hooks, self._cancel_given_up)
+        self.watch = Watch(self._serialise, settings, hooks, self._cancel_given_up, self._no_longer_asked_for)
         earlier = EarlierAttempts(self.ledger, self.cancellation, self.uncertain, keys, hooks, self.watch.of_key)
         self.creation = Creation(
             self.ledger,
@@ -274,6 +274,13 @@ class Service:
         if job.handle.key in self.uncertain and not self.cancellation.is_running(job.agent, job.handle.meta, call):
             return None  # the day is over; a person has to look
         return self.cancellation.begin(job.agent, job.handle.meta, call)
+
+    def _no_longer_asked_for(self, job: Job) -> None:
+        """List the job of a pending create whose asker stays away: it may have deleted the job at another process."""
+        agent = job.agent
+        if isinstance(agent, PendingAgent) and not job.is_over and (made := agent.made()) is not None:
+            call = self._call(job.handle, None, None)
+            self.uncertain.add("nobody asks for it since it was made", call=call, agent=agent, meta=made)
 
     # -- logs and metrics -------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class Uncertain:
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
         self._doubts: OrderedDict[str, Doubt] = OrderedDict()
+        self._metas: dict[str, bytes] = {}
 
     def add(self, reason: str, *, call: Call, agent: Agent, meta: bytes = b"") -> None:
         """List the job that `call` is about; one that is listed already keeps its place and its first reason."""
@@ -57,15 +58,22 @@ class Uncertain:
             job=redact(meta[:_MAX_JOB].decode("utf-8", "replace")),
             since=since,
         )
+        if meta:
+            self._metas[key] = meta
         if len(self._doubts) > CAPACITY:
-            self._doubts.popitem(last=False)
+            self.settle(next(iter(self._doubts)))
         extra = {"agent": agent.name, "key": key, "output_prefix": call.output_prefix}
         log.warning("a job may be running although nobody needs it: %s", reason, extra=extra)
         self._hooks.tell(Event(what=What.UNCERTAIN, task_type=task_type, key=key, message=reason))
 
-    def settle(self, key: str) -> None:
-        """Take a job off the list: it is known to be over, or somebody holds its handle."""
-        self._doubts.pop(key, None)
+    def settle(self, key: str, meta: bytes | None = None) -> None:
+        """Take a job off the list: it is known to be over, or somebody holds its handle.
+
+        With `meta`, only if the list means that very job, and not one that a failed create of the same key has left.
+        """
+        if meta is None or self._metas.get(key) == meta:
+            self._doubts.pop(key, None)
+            self._metas.pop(key, None)
 
     def __len__(self) -> int:
         return len(self._doubts)

@@ -28,10 +28,16 @@ Serialise = Callable[[Job, Resource], Awaitable[tuple[Resource, bytes]]]
 
 
 class Watch:
-    """Every job that has been asked for lately, in bounded memory. `give_up` cancels a job that was given up."""
+    """Every job that has been asked for lately, in bounded memory.
 
-    def __init__(self, serialise: Serialise, settings: ServerSettings, hooks: Hooks, give_up: GiveUp) -> None:
+    `give_up(job)` cancels a job that was given up; `dropped(job)` is told of one that nobody asks for any more.
+    """
+
+    def __init__(
+        self, serialise: Serialise, settings: ServerSettings, hooks: Hooks, give_up: GiveUp, dropped: GiveUp
+    ) -> None:
         self._serialise = serialise
+        self._dropped = dropped
         self._settings = settings
         self._refresher = Refresher(self.record, hooks, give_up, by_itself=settings.max_age != 0)
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()  # the one asked for longest ago comes first
@@ -145,6 +151,7 @@ class Watch:
         self._bytes -= len(job.answer)
         job.is_dropped = True
         self._refresher.forget(job)
+        self._dropped(job)
 
     def _is_fresh(self, job: Job, now: float) -> bool:
         limit = self._settings.max_age

@@ -69,8 +69,13 @@ class Bench:
         self.agent = agent
         self.events: list[Event] = []
         self.given_up: list[Job] = []
+        self.dropped: list[Job] = []
         self.watch = Watch(
-            self.serialise, ServerSettings(**settings), Hooks([self.events.append]), self.given_up.append
+            self.serialise,
+            ServerSettings(**settings),
+            Hooks([self.events.append]),
+            self.given_up.append,
+            self.dropped.append,
         )
         self.jobs = 0
 
@@ -387,6 +392,7 @@ def test_a_watch_is_dropped_when_three_asks_stay_away_and_never_before_15_minute
             await asyncio.sleep(left + 60.0 * minutes - time.monotonic())
             known[minutes] = (bench.watch.known(often.identity), bench.watch.known(seldom.identity))
         assert known == {1: (None, seldom), 16: (None, seldom), 29: (None, seldom), 32: (None, None)}
+        assert bench.dropped == [often, seldom]
         asked = len(backend.asked)
         await asyncio.sleep(3600.0)
         assert len(backend.asked) == asked
