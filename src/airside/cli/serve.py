@@ -55,6 +55,7 @@ class ServeOptions:
     tls_key: str = ""
     client_ca: str = ""
     token_file: str = ""
+    max_calls: int = 10_000
     signing: SigningOptions | None = None
     local_storage: tuple[str, ...] | None = None
     """Folders of this machine that callers may name."""
@@ -181,6 +182,7 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
             drain_delay=options.drain_delay,
             grace=options.grace,
             local_storage=options.local_storage,
+            max_calls=options.max_calls,
         ),
         options=_agent_options(settings, registry, agents),
         keys=signing_keys(options.signing),

@@ -36,6 +36,8 @@ from airside.wire.families import FAMILIES
 
 log = logging.getLogger("airside.server")
 
+SPARE_CALLS = 1_000
+"""Health checks, listings and refusals at once, beyond `max_calls`; there gRPC itself refuses."""
 SERVICE_NAMES = tuple(name for family in FAMILIES for name in family.services)
 
 
@@ -164,6 +166,7 @@ class Server:
         credentials, gates = await self._credentials(), await self._gates()
         server = grpc.aio.server(
             interceptors=gates,
+            maximum_concurrent_rpcs=settings.max_calls + SPARE_CALLS,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.max_request_bytes),

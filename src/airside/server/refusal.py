@@ -45,6 +45,12 @@ class NoData(Refusal):
     status = grpc.StatusCode.OUT_OF_RANGE
 
 
+class TooManyCalls(Refusal):
+    """As many calls as are allowed are being carried out."""
+
+    status = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def wire_status(exc: BaseException) -> tuple[grpc.StatusCode, str]:
     """The gRPC status of an error, in one sentence. An unexpected one is logged under the id it ends with."""
     if isinstance(exc, Refusal):

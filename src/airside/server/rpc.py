@@ -16,7 +16,7 @@ from flyteidl2.connector import connector_pb2
 from airside.observe.events import Event, What
 from airside.server import streams
 from airside.server.metadata import Directory, flyte1_directory, flyte2_directory
-from airside.server.refusal import Refusal, UnknownAgent, wire_status
+from airside.server.refusal import Refusal, TooManyCalls, UnknownAgent, wire_status
 from airside.server.service import Service
 from airside.server.target import target_of
 from airside.wire.families import V1, V2, Family, Method, Verb
@@ -69,9 +69,13 @@ class Seen:
 
 
 def _observed(verb: Verb, call: Any, service: Service) -> Any:
+    limit = _limit(verb, service)
+
     async def handle(data: bytes, context: Context) -> bytes:
         seen, code = Seen(len(data)), ""
+        service.calls_in_flight += 1
         try:
+            _admit(service, limit)
             answer: bytes = await call(data, context, seen)
             return answer
         except Exception as exc:  # noqa: BLE001 - every error has a status; the table maps it
@@ -79,15 +83,20 @@ def _observed(verb: Verb, call: Any, service: Service) -> Any:
             code = status.name
             await context.abort(status, details)
         finally:
+            service.calls_in_flight -= 1
             _tell(service, verb, seen, code)
 
     return handle
 
 
 def _observed_stream(verb: Verb, call: Any, service: Service) -> Any:
+    limit = _limit(verb, service)
+
     async def handle(request: Any, context: Context) -> AsyncIterator[bytes]:
         seen, code = Seen(0), ""
+        service.calls_in_flight += 1
         try:
+            _admit(service, limit)
             async for message in call(request, context, seen):
                 yield message
         except Exception as exc:  # noqa: BLE001 - as above
@@ -95,9 +104,23 @@ def _observed_stream(verb: Verb, call: Any, service: Service) -> Any:
             code = status.name
             await context.abort(status, details)
         finally:
+            service.calls_in_flight -= 1
             _tell(service, verb, seen, code)
 
     return handle
+
+
+def _limit(verb: Verb, service: Service) -> float:
+    """Listings cost nothing, and an engine that gets none routes its tasks elsewhere."""
+    return float("inf") if verb in ("list", "describe") else service.settings.max_calls
+
+
+def _admit(service: Service, limit: float) -> None:
+    if service.calls_in_flight > limit:
+        raise TooManyCalls(
+            f"The service carries out {service.settings.max_calls:,} calls already, as many as it may at once; "
+            "call again, or raise [serve] max_calls."
+        )
 
 
 def _tell(service: Service, verb: Verb, seen: Seen, code: str) -> None:

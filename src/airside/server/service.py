@@ -80,6 +80,7 @@ class Service:
         self.agents = _by_type(agents)
         self.settings = settings
         self.hooks = hooks
+        self.calls_in_flight = 0
         self.offload = Offload()
         self._transfer = Transfer(self.agents, settings, connections, self.offload)
         self.ledger = Ledger(settings.max_jobs, hooks)
@@ -100,7 +101,7 @@ class Service:
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
         self._connections = connections
-        self._unseal = lru_cache(maxsize=8192)(lambda data: unseal(data, keys))
+        self._unseal = lru_cache(maxsize=256)(lambda data: unseal(data, keys))
 
     def serves(self, name: str) -> bool:
         """True if an agent here has a task type of this name."""

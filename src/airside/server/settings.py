@@ -29,6 +29,8 @@ class ServerSettings:
     max_wait: float = 2.0
     """An ask waits at most this long for a refresh, then the last answer goes out."""
     max_request_bytes: int = limits.REQUEST
+    max_calls: int = 10_000
+    """Calls that are carried out at once; one more is refused with RESOURCE_EXHAUSTED. Listings do not count."""
     off_loop_bytes: int = 256 * limits.KIB
     """Requests over this size are parsed and converted on a thread, not on the loop."""
     local_storage: tuple[str, ...] | None = None

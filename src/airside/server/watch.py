@@ -20,7 +20,7 @@ from airside.server.settings import ServerSettings
 KEEP = 900.0
 """A job is watched for at least this many seconds after its last ask, and for three expected asks."""
 MAX_BYTES = 256 * 1024 * 1024
-"""What all answers in memory may weigh; the jobs unasked for longest are forgotten first."""
+"""What all handles and answers in memory may weigh; the jobs unasked for longest are forgotten first."""
 _SWEEP = 30.0  # seconds between two looks for jobs whose asker stays away
 _SWEPT_AT_ONCE = 10_000  # jobs looked at without letting the loop do anything else
 
@@ -48,6 +48,7 @@ class Watch:
     def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
         """Watch the job of a handle from now on."""
         job = self._jobs[identity] = watched(identity, handle, agent, call_for_refresh(call), links)
+        self._bytes += _weight(job)
         if handle.key:
             self._by_key[handle.key] = job
         if len(self._jobs) > self._settings.max_jobs:
@@ -148,7 +149,7 @@ class Watch:
         del self._jobs[job.identity]
         if self._by_key.get(job.handle.key) is job:
             del self._by_key[job.handle.key]
-        self._bytes -= len(job.answer)
+        self._bytes -= _weight(job) + len(job.answer)
         job.is_dropped = True
         self._refresher.forget(job)
         self._dropped(job)
@@ -171,6 +172,11 @@ class Watch:
                     await asyncio.shield(self._refresher.refresh(job))
                     if not self._refresher.by_itself:
                         return
+
+
+def _weight(job: Job) -> int:
+    """The bytes of a job's handle, as they came and taken apart."""
+    return 2 * len(job.identity)
 
 
 def patience(call: Call) -> float:
