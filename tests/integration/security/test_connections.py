@@ -204,7 +204,9 @@ async def test_a_job_of_a_connection_that_is_gone_runs_on_and_alarms(start: Any,
 
 async def test_a_pending_create_keeps_its_connection_in_another_process(start: Any, connect: Any, wire: Wire) -> None:
     slow = ScriptedAgent(
-        settings=AgentSettings(create_is_idempotent=True, create_timeout=4.0), create=Retry("busy", after=60), get=Resource(Phase.RUNNING)
+        settings=AgentSettings(create_is_idempotent=True, create_timeout=6.0),
+        create=Retry("busy", after=4),
+        get=Resource(Phase.RUNNING),
     )
     named = connections(prod=account("prod", projects=("trips",)))
     first = await start(slow, keys=KEYS, connections=named, settings=replace(SETTINGS, grace=0.0))
@@ -213,7 +215,9 @@ async def test_a_pending_create_keeps_its_connection_in_another_process(start: A
     sealed = unseal(handle, KEYS)
     assert (sealed.kind, sealed.connection) == (Kind.PENDING, "prod")
     quick = ScriptedAgent(
-        settings=AgentSettings(create_is_idempotent=True, create_timeout=4.0), create=b"job-1", get=Resource(Phase.RUNNING)
+        settings=AgentSettings(create_is_idempotent=True, create_timeout=6.0),
+        create=b"job-1",
+        get=Resource(Phase.RUNNING),
     )
     second = await start(quick, keys=KEYS, connections=connections(prod=account("dev", projects=("elsewhere",))))
     client = RawClient(connect(second.address, tls=False), wire)
