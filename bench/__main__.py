@@ -20,6 +20,7 @@ from bench.measurement import Measurement
 from bench.services import THEIRS
 
 LOADED = ("get", "create", "def")
+BUSY = 0.5  # load average above which others take a share of the processors that shows
 
 
 def main() -> int:
@@ -32,6 +33,8 @@ def main() -> int:
         prepare(given.only)
         machine = describe_machine()
         print(machine)
+        if os.getloadavg()[0] > BUSY:
+            print("The machine is busy with other work: take the calls per second for a hint, not for a verdict.")
         measurements = []
         for name in given.only:
             print(f"measuring {name} …", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from bench.calls import ATTEMPT, DONE, RUNNING, Call, create_call, get_call
 from bench.errors import BenchError
 from bench.load import rate
 from bench.measurement import Bound, Measurement, in_turns
-from bench.services import AIRSIDE, BARE, ENVIRONMENT, FLYTEKIT, HERE, OURS, THEIRS, Service, serving
+from bench.services import AIRSIDE, BARE, ENVIRONMENT, FLYTEKIT, HERE, OURS, THEIRS, Memory, Service, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +44,57 @@ def import_time(figure: str, effort: Effort) -> list[Measurement]:
     }
     seconds = _after_warm_up(effort.cold_rounds, sides)
     flytekit = seconds.pop("flytekit")
-    return [
+    times = [
         Measurement(figure, what, "import flytekit", "s", ours, flytekit, Bound(0.15), best=True)
         for what, ours in seconds.items()
     ]
+    loaded = [[_loaded(OURS, "import airside")], [_loaded(THEIRS, "import flytekit")]]
+    what = "of grpc, protobuf, click loaded"
+    return [*times, Measurement(figure, what, "import flytekit", "modules", *loaded, Bound(0.0))]
 
 
 def serve_start(figure: str, effort: Effort) -> list[Measurement]:
-    """From the start of the command to health SERVING, and the memory it then holds."""
-    memory: dict[str, list[float]] = {AIRSIDE.name: [], FLYTEKIT.name: []}
+    """From the start of the command to health SERVING, and the memory it then holds.
+
+    The bound is for resident memory, which counts the pages of shared libraries; private memory is told beside it.
+    """
+    memory: dict[str, list[Memory]] = {AIRSIDE.name: [], FLYTEKIT.name: []}
 
     def start(service: Service) -> float:
         with serving(service) as served:
             time.sleep(0.5)
-            memory[service.name].append(served.resident_mib())
+            memory[service.name].append(served.memory())
             return served.start_seconds
 
-    sides = {service.name: partial(start, service) for service in (AIRSIDE, FLYTEKIT)}
-    seconds = _after_warm_up(effort.cold_rounds, sides)
-    rival = "pyflyte serve agent"
+    starts = {service.name: partial(start, service) for service in (AIRSIDE, FLYTEKIT)}
+    seconds = _after_warm_up(effort.cold_rounds, starts)
+    resident = {name: [one.resident for one in samples[1:]] for name, samples in memory.items()}
+    private = {name: [one.private for one in samples[1:]] for name, samples in memory.items()}
+    kinds = (
+        ("start to SERVING", "s", seconds, Bound(0.5)),
+        ("resident memory", "MiB", resident, Bound(0.5)),
+        ("private memory", "MiB", private, None),
+    )
     return [
-        Measurement(figure, what, rival, unit, samples[AIRSIDE.name], samples[FLYTEKIT.name], Bound(0.5))
-        for what, unit, samples in (("start to SERVING", "s", seconds), ("resident memory", "MiB", memory))
+        Measurement(figure, what, "pyflyte serve agent", unit, sides[AIRSIDE.name], sides[FLYTEKIT.name], bound)
+        for what, unit, sides, bound in kinds
     ]
 
 
 def run_quick(figure: str, effort: Effort) -> list[Measurement]:
-    """`airside run` of a task whose agent answers at once, against `pyflyte run` of the same."""
+    """`airside run` of a task whose agent answers at once, against `pyflyte run` of the same.
+
+    The bound is for an asynchronous agent, which both must ask again until its job is over; a synchronous one is told
+    for information.
+    """
     measurements = []
-    for task in ("echo", "sync_echo"):
+    for task, bound in (("echo", Bound(0.2)), ("sync_echo", None)):
         ours = (str(OURS / "airside"), "run", "echo_airside.py", task, "--x", "3")
         theirs = (str(THEIRS / "pyflyte"), "run", "echo_flytekit.py", task, "--x", "3")
         sides = {"airside": partial(_command_seconds, ours), "flytekit": partial(_command_seconds, theirs)}
         seconds = _after_warm_up(effort.cold_rounds, sides)
         measurements.append(
-            Measurement(figure, f"run {task}", "pyflyte run", "s", seconds["airside"], seconds["flytekit"], Bound(0.2))
+            Measurement(figure, f"run {task}", "pyflyte run", "s", seconds["airside"], seconds["flytekit"], bound)
         )
     return measurements
 
@@ -159,6 +175,12 @@ def _after_warm_up(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dic
 
 def _import_seconds(environment: Path, statement: str) -> float:
     code = f"import time; begun = time.perf_counter()\n{statement}\nprint(time.perf_counter() - begun)"
+    return float(_output((str(environment / "python"), "-c", code)))
+
+
+def _loaded(environment: Path, statement: str) -> float:
+    """How many of the libraries that an agent's file must not bring in are there after the statement."""
+    code = f"import sys\n{statement}\nprint(sum(name in sys.modules for name in ('grpc', 'google.protobuf', 'click')))"
     return float(_output((str(environment / "python"), "-c", code)))
 
 

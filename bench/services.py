@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -49,6 +50,13 @@ FLYTEKIT = Service(
 BARE = Service("bare", (sys.executable, str(HERE / "bare_servicer.py"), "{port}"))
 
 
+class Memory(NamedTuple):
+    """Memory in MiB: all that is resident, and of that what is shared with no other process."""
+
+    resident: float
+    private: float
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A service that answers SERVING: where, since how many seconds after its start, as which process."""
@@ -57,9 +65,10 @@ class Served:
     start_seconds: float
     process: subprocess.Popen[bytes]
 
-    def resident_mib(self) -> float:
-        """Resident memory of the process and its children, in MiB."""
-        return sum(_resident(pid) for pid in _family(self.process.pid)) / 2**20
+    def memory(self) -> Memory:
+        """What the process and its children hold now."""
+        parts = [_memory(pid) for pid in _family(self.process.pid)]
+        return Memory(sum(one.resident for one in parts), sum(one.private for one in parts))
 
 
 @contextmanager
@@ -121,6 +130,7 @@ def _family(pid: int) -> Iterator[int]:
             yield from _family(int(child))
 
 
-def _resident(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _memory(pid: int) -> Memory:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    mib = {name: int(kib) / 1024 for name, kib, *_ in (line.split() for line in lines)}
+    return Memory(mib["Rss:"], mib["Private_Clean:"] + mib["Private_Dirty:"])
