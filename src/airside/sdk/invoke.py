@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from airside.model import Call, Retry
 from airside.sdk.lane import THREADS, AgentCrash, Lane, crash
+from airside.sdk.limit import Limit
 
 __all__ = ("AgentCrash", "Invoker", "LaneName", "accepts", "is_async", "timeout_for")
 
@@ -69,12 +70,13 @@ class Invoker:
         if len(self._left) >= CONCURRENT:
             raise Retry(f"{len(self._left)} calls of {self._name} ignore that they were cancelled.")
         try:
-            async with asyncio.timeout(timeout) as limit, self._turn(lane):
-                call = guarded(method(*args, **kwargs), self._name)
-                # A refresh, the most frequent call, does without a task of its own: its caller has one.
-                return await (call if lane == "refresh" else self._aloof(call))
+            with Limit(timeout) as limit:
+                async with self._turn(lane):
+                    call = guarded(method(*args, **kwargs), self._name)
+                    # A refresh, the most frequent call, does without a task of its own: its caller has one.
+                    return await (call if lane == "refresh" else self._aloof(call))
         except TimeoutError as exc:
-            if limit.expired():
+            if limit.expired:
                 raise TimeoutError(f"{self._name} did not come back within {timeout:g} s.") from exc
             raise
 
@@ -95,13 +97,12 @@ class Invoker:
         """The coroutine's result. One that ignores its cancellation is left behind: its caller ends nevertheless."""
         task = asyncio.create_task(coroutine)
         try:
-            await asyncio.wait((task,))
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             self._left.add(task)
             task.add_done_callback(self._drop)
             task.cancel()
             raise
-        return task.result()
 
     def _drop(self, task: asyncio.Task[Any]) -> None:
         self._left.discard(task)

@@ -66,7 +66,7 @@ def _codec(cls: Any) -> tuple[MetadataCodec[Any], type[Any]]:
     if plain in (str, int, dict, list):
         return MetadataCodec(_dumps, _loads_as(cls)), plain
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
-        return MetadataCodec(_encode_dataclass, _loads_as(cls)), cls
+        return MetadataCodec(_dataclass_encoder(cls), _loads_as(cls)), cls
     if hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump_json"):
         return MetadataCodec(lambda job: job.model_dump_json().encode(), cls.model_validate_json), cls
     if hasattr(cls, "__struct_fields__"):
@@ -102,8 +102,9 @@ def _dumps(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _encode_dataclass(job: Any) -> bytes:
-    return _dumps({field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
+def _dataclass_encoder(cls: type[Any]) -> Callable[[Any], bytes]:
+    names = tuple(field.name for field in dataclasses.fields(cls))
+    return lambda job: _dumps({name: getattr(job, name) for name in names})
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ from functools import partial
 from airside.model import Call, ConversionError, Fail, Resource, Retry, Task
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
+from airside.sdk.limit import Limit
 from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
@@ -247,7 +248,7 @@ class Creation:
                 raise Retry("no job shows yet")
             if entry.stopped and (finds or not tries):  # else only its repetition tells what a failed try has made
                 raise Undone("The create was stopped before there was a job.")
-            async with asyncio.timeout(max(0.0, entry.until - time.monotonic()) + 1.0):  # its own limit comes first
+            with Limit(max(0.0, entry.until - time.monotonic()) + 1.0):  # its own limit comes first
                 entry.made = await agent.create(task, call)
         if finds and not agent.settings.create_is_idempotent:
             entry.made = await self._first_of(order, task, call, entry.made)
