@@ -29,6 +29,7 @@ from airside.engine.job import (
     Resumed,
     Rules,
     Stage,
+    changed,
 )
 from airside.engine.lane import Lane
 from airside.engine.machine import Step, step
@@ -78,7 +79,7 @@ class Entry:
     __slots__ = ("driver", "flight", "job", "submitted")
 
     def __init__(self, record: Record, driver: Driver) -> None:
-        self.job = replace(record.job, rules=driver.rules)
+        self.job = changed(record.job, rules=driver.rules)
         self.driver = driver
         self.submitted = record
         self.flight: asyncio.Task[None] | None = None
@@ -234,7 +235,8 @@ class Loop:
                 message=redact(job.message),
                 note=redact(after.note),
             )
-        kept = self._store.save(replace(job, message=redact(job.message)), event)
+        said = redact(job.message)
+        kept = self._store.save(job if said == job.message else changed(job, message=said), event)
         kept.add_done_callback(partial(self._kept, entry, job, after.note))
         return kept
 
@@ -288,7 +290,7 @@ class Loop:
         """An agent that could not be found when a job was taken up may have come since."""
         if entry.driver.lost is not None:
             entry.driver = await self._driver(entry.submitted)
-            entry.job = replace(entry.job, rules=entry.driver.rules)
+            entry.job = changed(entry.job, rules=entry.driver.rules)
 
     async def _read(self, job_id: str) -> tuple[bytes, bytes]:
         return await self._store.read(lambda database: database.submission(job_id))
@@ -339,7 +341,7 @@ class Loop:
         while following is not None:
             waiting = self._entries.get(following)
             if waiting is not None and waiting.job.stage is Stage.WAITING:
-                waiting.job = replace(waiting.job, due=min(waiting.job.due, self._clock()))
+                waiting.job = changed(waiting.job, due=min(waiting.job.due, self._clock()))
                 self._schedule(waiting.job)
                 return
             following = entry.driver.lane.next_parked()
@@ -349,7 +351,7 @@ class Loop:
         known = self._ready.get(key)
         if known is None or (known.done() and _is_stale(known.result())):
             known = self._ready[key] = asyncio.create_task(self._drivers.find(record))
-        return await asyncio.shield(known)
+        return known.result() if known.done() else await asyncio.shield(known)
 
 
 def _is_stale(driver: Driver) -> bool:

@@ -41,6 +41,7 @@ from airside.engine.job import (
     Stage,
     Trouble,
     Verdict,
+    changed,
 )
 from airside.model import Phase, Resource
 
@@ -105,29 +106,29 @@ def backoff(failures: int, asked: float | None = None) -> float:
 def _begin(job: Job, _: Due, now: float) -> Step:
     if now >= job.last_deadline:
         return _conclude(job, _too_long(job, now), now)
-    return Step(replace(job, stage=Stage.CREATING, phase=Phase.QUEUED, message="", due=inf), (Action.CREATE,))
+    return Step(changed(job, stage=Stage.CREATING, phase=Phase.QUEUED, message="", due=inf), (Action.CREATE,))
 
 
 def _hold(job: Job, held: Held, now: float) -> Step:
     if now >= job.last_deadline:
         return _conclude(job, _too_long(job, now), now)
     due = min(now + held.after, job.last_deadline)
-    return Step(replace(job, phase=Phase.WAITING_FOR_RESOURCES, message=held.reason, due=due))
+    return Step(changed(job, phase=Phase.WAITING_FOR_RESOURCES, message=held.reason, due=due))
 
 
 def _abort_waiting(job: Job, _: Abort, now: float) -> Step:
     text = "Cancelled between two attempts." if job.attempt else "Cancelled before it started."
-    return _conclude(replace(job, abort=True), Verdict(phase=Phase.ABORTED, message=text), now)
+    return _conclude(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message=text), now)
 
 
 # -- CREATING ----------------------------------------------------------------------------------------------------------
 
 
 def _created(job: Job, created: Created, now: float) -> Step:
-    job = replace(job, meta=created.meta, created_at=now, links=created.links, faults=0, faulty_since=None, trouble="")
+    job = changed(job, meta=created.meta, created_at=now, links=created.links, faults=0, faulty_since=None, trouble="")
     if job.abort:
         return _cancel(job, Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
-    return Step(replace(job, stage=Stage.WATCHING, due=now))
+    return Step(changed(job, stage=Stage.WATCHING, due=now))
 
 
 def _refused(job: Job, refused: Refused, now: float) -> Step:
@@ -146,12 +147,12 @@ def _answered_at_once(job: Job, answered: Answered, now: float) -> Step:
 def _abort_creating(job: Job, _: Abort, __: float) -> Step:
     if job.abort:
         return Step(job)
-    return Step(replace(job, abort=True), (Action.INTERRUPT,), "cancel asked for while the job is being created")
+    return Step(changed(job, abort=True), (Action.INTERRUPT,), "cancel asked for while the job is being created")
 
 
 def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
     if job.rules.repeats_create:
-        return Step(replace(job, due=inf), (Action.RECREATE,), "the answer to the create was lost; asking again")
+        return Step(changed(job, due=inf), (Action.RECREATE,), "the answer to the create was lost; asking again")
     text = (
         "The engine was stopped while the job was being created, and the agent cannot tell whether it was: "
         "look for it at the backend, then retry."
@@ -162,16 +163,16 @@ def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
 def _not_repeated(job: Job, faulted: Faulted, now: float) -> Step:
     """A create that is repeated because its answer was lost must not burn an attempt: there may be a job."""
     since = now if job.faulty_since is None else job.faulty_since
-    known = replace(job, faults=job.faults + 1, faulty_since=since, trouble=faulted.text)
+    known = changed(job, faults=job.faults + 1, faulty_since=since, trouble=faulted.text)
     if known.faults > job.rules.max_system_failures and now - since >= job.rules.fault_tolerance:
         verdict = Verdict(phase=Phase.RETRYABLE_FAILED, code="AgentUnreachable", message=faulted.text)
         return _conclude(known, verdict, now, may_live=True)
     note = "" if faulted.text == job.trouble else f"the create could not be repeated ({faulted.text}); trying again"
-    return Step(replace(known, due=now + backoff(known.faults, faulted.after)), (), note)
+    return Step(changed(known, due=now + backoff(known.faults, faulted.after)), (), note)
 
 
 def _repeat(job: Job, _: Due, __: float) -> Step:
-    return Step(replace(job, due=inf), (Action.RECREATE,))
+    return Step(changed(job, due=inf), (Action.RECREATE,))
 
 
 # -- WATCHING ----------------------------------------------------------------------------------------------------------
@@ -183,12 +184,12 @@ def _poll(job: Job, _: Due, now: float) -> Step:
     given_up = _given_up(job, now)
     if given_up is not None:
         return _cancel(job, given_up, now)
-    return Step(replace(job, due=inf), (Action.GET,))
+    return Step(changed(job, due=inf), (Action.GET,))
 
 
 def _answered(job: Job, answered: Answered, now: float) -> Step:
     resource = answered.resource
-    job = replace(
+    job = changed(
         job,
         fetched=True,
         polls=job.polls + 1,
@@ -203,7 +204,7 @@ def _answered(job: Job, answered: Answered, now: float) -> Step:
         return _finished(job, resource, now)
     pause = poll_pause(job.rules, job.polls, resource.poll_after)
     phase = resource.phase if resource.phase.rank >= job.phase.rank else job.phase
-    return Step(replace(job, phase=phase, message=resource.message, due=min(now + pause, job.deadline)))
+    return Step(changed(job, phase=phase, message=resource.message, due=min(now + pause, job.deadline)))
 
 
 def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
@@ -217,22 +218,22 @@ def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
             return _conclude(job, verdict, now)
     else:
         since = now if job.faulty_since is None else job.faulty_since
-        job = replace(job, faults=job.faults + 1, faulty_since=since, misses=0, missing_since=None)
+        job = changed(job, faults=job.faults + 1, faulty_since=since, misses=0, missing_since=None)
     note = f"the agent cannot say how the job stands ({faulted.text}); asking again"
     note = "" if faulted.text == job.trouble else note  # said once
-    job = replace(job, trouble=faulted.text, due=min(now + pause, job.deadline))
+    job = changed(job, trouble=faulted.text, due=min(now + pause, job.deadline))
     if faulted.trouble is Trouble.NONSENSE and job.faults > job.rules.max_system_failures:
         return _cancel(job, Verdict(phase=Phase.FAILED, code="MaxSystemFailuresExceeded", message=faulted.text), now)
     return Step(job, (), note)
 
 
 def _abort_watching(job: Job, _: Abort, now: float) -> Step:
-    return _cancel(replace(job, abort=True), Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
+    return _cancel(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
 
 
 def _missed(job: Job, now: float) -> Job:
     since = now if job.missing_since is None else job.missing_since
-    return replace(job, misses=job.misses + 1, missing_since=since)
+    return changed(job, misses=job.misses + 1, missing_since=since)
 
 
 def _is_lost(job: Job, now: float) -> bool:
@@ -268,28 +269,28 @@ def _too_long(job: Job, now: float) -> Verdict:
 
 def _cancel(job: Job, verdict: Verdict, now: float) -> Step:
     """Have the job cancelled before the attempt ends as `verdict` says."""
-    job = replace(
+    job = changed(
         job, stage=Stage.CANCELLING, verdict=verdict, deletes=0, faults=0, faulty_since=None, cancelled_at=None, due=now
     )
     return Step(job, (), f"cancelling the job: {verdict.message or verdict.phase.name}")
 
 
 def _delete(job: Job, _: Due, __: float) -> Step:
-    return Step(replace(job, due=inf), (Action.DELETE,))
+    return Step(changed(job, due=inf), (Action.DELETE,))
 
 
 def _deleted(job: Job, _: Deleted, now: float) -> Step:
     verdict = _verdict_of(job)
     if verdict.dead:
         return _conclude(job, verdict, now)
-    return Step(replace(job, stage=Stage.CONFIRMING, cancelled_at=now, polls=0, due=now), (), "cancel accepted")
+    return Step(changed(job, stage=Stage.CONFIRMING, cancelled_at=now, polls=0, due=now), (), "cancel accepted")
 
 
 def _delete_failed(job: Job, failed: DeleteFailed, now: float) -> Step:
-    job = replace(job, deletes=job.deletes + 1)
+    job = changed(job, deletes=job.deletes + 1)
     if job.deletes < job.rules.delete_tries:
         due = now + min(LONGEST_BACKOFF, backoff(job.deletes, failed.after))
-        return Step(replace(job, due=due), (), f"the cancel failed ({failed.text}); trying again")
+        return Step(changed(job, due=due), (), f"the cancel failed ({failed.text}); trying again")
     verdict = _verdict_of(job)
     if verdict.dead:
         return _conclude(job, verdict, now)
@@ -302,7 +303,7 @@ def _confirm(job: Job, _: Due, now: float) -> Step:
         verdict = _verdict_of(job)
         text = f"{verdict.message} The cancel was accepted, but the job is not known to be over.".strip()
         return _conclude(job, replace(verdict, message=text), now, may_live=True)
-    return Step(replace(job, due=inf), (Action.GET,))
+    return Step(changed(job, due=inf), (Action.GET,))
 
 
 def _confirmed(job: Job, answered: Answered, now: float) -> Step:
@@ -311,23 +312,23 @@ def _confirmed(job: Job, answered: Answered, now: float) -> Step:
         return _finished(job, resource, now)
     if resource.phase.is_terminal:
         return _conclude(job, _verdict_of(job), now)
-    job = replace(job, polls=job.polls + 1)
+    job = changed(job, polls=job.polls + 1)
     pause = poll_pause(replace(job.rules, quick=True), job.polls, resource.poll_after)
-    return Step(replace(job, due=min(now + pause, _patience(job))))
+    return Step(changed(job, due=min(now + pause, _patience(job))))
 
 
 def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
     if faulted.trouble is Trouble.MISSING:
         return _conclude(job, _verdict_of(job), now)
-    job = replace(job, faults=job.faults + 1)
+    job = changed(job, faults=job.faults + 1)
     due = min(now + backoff(job.faults, faulted.after), _patience(job))
-    return Step(replace(job, due=due), (), f"the agent cannot say whether the job is over ({faulted.text})")
+    return Step(changed(job, due=due), (), f"the agent cannot say whether the job is over ({faulted.text})")
 
 
 def _abort_cancelling(job: Job, _: Abort, __: float) -> Step:
     if job.abort:
         return Step(job)
-    return Step(replace(job, abort=True), (), "cancel asked for; the job is being cancelled already")
+    return Step(changed(job, abort=True), (), "cancel asked for; the job is being cancelled already")
 
 
 def _patience(job: Job) -> float:
@@ -359,7 +360,7 @@ def _finished(job: Job, resource: Resource, now: float) -> Step:
 
 def _conclude(job: Job, verdict: Verdict, now: float, *, may_live: bool = False, after: float | None = None) -> Step:
     """The attempt is over: another one follows, or the run is over."""
-    job = replace(job, job_may_live=may_live)
+    job = changed(job, job_may_live=may_live)
     if job.abort:
         message = verdict.message if verdict.phase is Phase.ABORTED or may_live else "Cancelled."
         return _over(job, Phase.ABORTED, "", message, now)
@@ -395,12 +396,12 @@ def _fail(job: Job, verdict: Verdict, now: float) -> Step:
 
 def _over(job: Job, phase: Phase, code: str, message: str, now: float) -> Step:
     return Step(
-        replace(job, stage=Stage.OVER, phase=phase, code=code, message=message, verdict=None, due=inf, finished_at=now)
+        changed(job, stage=Stage.OVER, phase=phase, code=code, message=message, verdict=None, due=inf, finished_at=now)
     )
 
 
 def _at_once(job: Job, _: Resumed, now: float) -> Step:
-    return Step(replace(job, due=min(job.due, now)))
+    return Step(changed(job, due=min(job.due, now)))
 
 
 def _stay(job: Job, _: Resumed, __: float) -> Step:
