@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from airside.server.app import Server
 
 log = logging.getLogger("airside.serve")
+
+LEAVE = 5.0
+"""Seconds after the stop at which the process ends, whatever an agent has left behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +143,22 @@ def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
     settings = load_settings(settings_file)
     options = _options(settings, flags)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(options, settings))
+        code = runner.run(_serve(options, settings))
+        _leave_soon(code)
+        return code
+
+
+def _leave_soon(code: int) -> None:
+    """End the process in a while even if an agent has left something behind that never ends: a thread, a coroutine."""
+
+    def leave() -> None:
+        log.warning("leaving although something of an agent's has not ended")
+        logging.shutdown()
+        os._exit(code)
+
+    timer = threading.Timer(LEAVE, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _loop_factory() -> Any:

@@ -15,7 +15,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
 from airside.model import UsageError
-from airside.observe.events import Event, Hook, Hooks
+from airside.observe.events import Event, Hook, Hooks, What
 from airside.sdk.agent import Agent
 from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
@@ -38,6 +38,9 @@ log = logging.getLogger("airside.server")
 
 SPARE_CALLS = 1_000
 """Health checks, listings and refusals at once, beyond `max_calls`; there gRPC itself refuses."""
+HURRY = 0.8
+"""The part of the grace after which creates are answered pending."""
+
 SERVICE_NAMES = tuple(name for family in FAMILIES for name in family.services)
 
 
@@ -124,19 +127,40 @@ class Server:
         await self._health.set_serving(True)
 
     async def stop(self, *, drain_delay: float | None = None, grace: float | None = None) -> None:
-        """Say NOT_SERVING, go on accepting for the drain delay, finish what is in flight, close. Jobs go on."""
+        """Say NOT_SERVING, go on accepting for the drain delay, finish what is in flight, close. Jobs go on.
+
+        Calls in flight get `grace` seconds. A create that is not done shortly before is answered pending if another
+        process can take it up; for one that cannot be taken up, and is not done at the end, an event tells its key.
+        """
         grace = self._settings.grace if grace is None else grace
         await self._health.set_serving(False)
         await asyncio.sleep(self._settings.drain_delay if drain_delay is None else drain_delay)
+        hurry = asyncio.get_running_loop().call_later(grace * HURRY, self.service.ledger.hurry)
+        try:
+            async with asyncio.timeout(grace + 1.0):  # gRPC cancels what is left by itself
+                await asyncio.gather(self._finish_calls(grace), self._finish_creates(grace))
+        except TimeoutError:
+            log.warning("calls did not end when they were cancelled")
+        finally:
+            hurry.cancel()
+        await self._close()
+
+    async def _finish_calls(self, grace: float) -> None:
         if self._grpc is not None:
             await self._grpc.stop(grace)
-        try:
+
+    async def _finish_creates(self, grace: float) -> None:
+        """Wait for the creates under way, also for those that nobody waits for any more."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self.service.ledger.drain()
-        except TimeoutError:
-            for entry in self.service.ledger.running:
-                log.warning("a create was still under way when the grace ended", extra={"key": entry.key})
-        await self._close()
+        for entry in self.service.ledger.running:
+            if entry.promised:
+                log.info("a create goes on in whichever process is asked for it next", extra={"key": entry.key})
+                continue
+            text = "the service stopped while the job was being created"
+            log.warning(text, extra={"key": entry.key})
+            self._hooks.tell(Event(what=What.UNCERTAIN, key=entry.key, message=text))
 
     async def _load_connections(self) -> None:
         if self._connections:
@@ -272,12 +296,12 @@ class Server:
         self.service.offload.close()
         if self._watchdog is not None:
             self._watchdog.stop()
-        while self.agents:
-            agent = self.agents.pop()
-            try:
-                await agent.close()
-            except Exception:  # the others must be closed too
-                log.exception("agent %s did not close", agent.name)
+        agents, self.agents = self.agents, []
+        for agent, problem in zip(
+            agents, await asyncio.gather(*(agent.close() for agent in agents), return_exceptions=True), strict=True
+        ):
+            if isinstance(problem, Exception):
+                log.error("agent %s did not close", agent.name, exc_info=problem)
 
 
 def _bracketed(host: str) -> str:

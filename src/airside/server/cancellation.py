@@ -12,6 +12,7 @@ from airside.model import Call, Fail, NotFound
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.job import YOUNG
+from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
 from airside.wire.status import sentence
@@ -136,7 +137,8 @@ class Cancellation:
         tasks = [one.task for one in self._running.values() if one.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE)
 
     def __len__(self) -> int:
         return len(self._running)

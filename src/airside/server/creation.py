@@ -19,6 +19,7 @@ from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, sea
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
 from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
+from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
 from airside.wire.status import sentence
@@ -33,7 +34,7 @@ HOLD_BACK = 60.0
 LOOKS = (1.0, 4.0, 15.0, 40.0)
 """After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
-Read = Callable[[Request, str, str], Awaitable[Task]]
+Read = Callable[[Request, str, str, bool], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
 
 
@@ -67,7 +68,14 @@ class Creation:
         self._looking: set[asyncio.Task[None]] = set()
 
     async def create(
-        self, agent: Agent, request: Request, *, deadline: float | None, first_attempt: int, connection: str = ""
+        self,
+        agent: Agent,
+        request: Request,
+        *,
+        deadline: float | None,
+        first_attempt: int,
+        connection: str = "",
+        is_large: bool = False,
     ) -> bytes:
         """The sealed handle of a job: the agent's, or a pending one if the agent is not done shortly before `deadline`.
 
@@ -76,12 +84,14 @@ class Creation:
         whether the job was made; a job that comes later still is cancelled.
         """
         repeatable = bool(request.output_prefix)  # without one the key is random: nobody can ask for it again
-        inputs = fingerprint(request) if repeatable else b""
+        inputs = b""
+        if repeatable:
+            inputs = await asyncio.to_thread(fingerprint, request) if is_large else fingerprint(request)
         key = self.ledger.key_for(key_of(request), inputs)
-        order = Order(request, key, agent, first_attempt, connection=connection)
+        order = Order(request, key, agent, first_attempt, connection=connection, is_large=is_large)
         entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order), repeatable=repeatable)
         try:
-            answer = await self.ledger.answer(entry, patience(deadline))
+            answer = await self.ledger.answer(entry, patience(deadline), may_hurry=order.is_resumable)
         except Unanswered:
             if not order.is_resumable:
                 raise
@@ -136,7 +146,7 @@ class Creation:
             reason = "its pending create was cancelled, but another process may have carried it out"
             self._uncertain.add(reason, call=call, agent=agent)
             return None
-        task = await self._read(order.request, order.key, order.connection)
+        task = await self._read(order.request, order.key, order.connection, order.is_large)
         if finds:
             self._look_behind(agent, task, call, entry)
             entry.made = None if is_running else await agent.find(task, order.key, call)
@@ -151,7 +161,8 @@ class Creation:
         """Look for no more jobs."""
         for task in self._looking:
             task.cancel()
-        await asyncio.gather(*self._looking, return_exceptions=True)
+        if self._looking:
+            await asyncio.wait(self._looking, timeout=CLOSE)
 
     def _look_behind(self, agent: Agent, task: Task, call: Call, entry: Entry) -> None:
         looking = asyncio.create_task(self._look_again(agent, task, call, entry))
@@ -184,7 +195,15 @@ class Creation:
             connection_of(packed.request, call.connection)
         only_finds = only_finds or not packed.is_whole
         first = packed.first_attempt
-        return Order(packed.request, handle.key, agent, first, only_finds=only_finds, connection=handle.connection)
+        return Order(
+            packed.request,
+            handle.key,
+            agent,
+            first,
+            only_finds=only_finds,
+            connection=handle.connection,
+            is_large=True,
+        )
 
     def _pending(self, order: Order) -> bytes:
         packed = pack_request(order.request, order.first_attempt)
@@ -198,7 +217,7 @@ class Creation:
 
     async def _fulfil(self, order: Order, entry: Entry) -> bytes:
         try:
-            task = await self._read(order.request, order.key, order.connection)
+            task = await self._read(order.request, order.key, order.connection, order.is_large)
             call = call_of(task)
             if order.agent.is_sync:
                 handle = order.handle()

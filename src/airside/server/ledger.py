@@ -82,6 +82,8 @@ class Ledger:
         self._hooks = hooks
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._tasks: set[asyncio.Task[bytes]] = set()
+        self._waiters: set[Callable[[], None]] = set()
+        self._hurried = False
 
     def key_for(self, key: str, inputs: bytes) -> str:
         """The key under which to enter a create: another one if the attempt is known with other inputs.
@@ -124,8 +126,11 @@ class Ledger:
         entry.stop()
         return entry
 
-    async def answer(self, entry: Entry, wait: float | None = None) -> bytes:
-        """The answer of an entry, or `Unanswered` after `wait` seconds. The create goes on if its caller goes away."""
+    async def answer(self, entry: Entry, wait: float | None = None, *, may_hurry: bool = False) -> bytes:
+        """The answer of an entry, or `Unanswered` after `wait` seconds. The create goes on if its caller goes away.
+
+        With `may_hurry` the wait ends as well when the service is about to stop.
+        """
         task = entry.task
         if task is None:
             return entry.answer
@@ -139,10 +144,15 @@ class Ledger:
         task.add_done_callback(wake)
         timer = None if wait is None else loop.call_later(wait, wake)
         entry.waiting += 1
+        if may_hurry:
+            self._waiters.add(wake)
+            if self._hurried:
+                wake()
         try:
             await waiter
         finally:
             entry.waiting -= 1
+            self._waiters.discard(wake)
             task.remove_done_callback(wake)
             if timer is not None:
                 timer.cancel()
@@ -154,6 +164,12 @@ class Ledger:
     def running(self) -> tuple[Entry, ...]:
         """The creates that are under way."""
         return tuple(entry for entry in self._entries.values() if entry.task is not None)
+
+    def hurry(self) -> None:
+        """End the waits that may be ended: the service is about to stop."""
+        self._hurried = True
+        for wake in tuple(self._waiters):
+            wake()
 
     async def drain(self) -> None:
         """Wait until no create is under way."""

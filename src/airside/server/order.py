@@ -23,7 +23,8 @@ Request: TypeAlias = connector_pb2.CreateTaskRequest
 class Order:
     """One create. `first_attempt` is how the caller counts attempts in the output prefix: from 0 in Flyte 1, from 1
     in Flyte 2. `only_finds` means that a job may be found, and none is made, by an agent that can find.
-    `connection` is the name of the service's own connection that the task gets, if any."""
+    `connection` is the name of the service's own connection that the task gets, if any. `is_large` means that whatever
+    looks at the whole request must do so off the loop."""
 
     request: Request
     key: str
@@ -31,6 +32,7 @@ class Order:
     first_attempt: int = 0
     only_finds: bool = False
     connection: str = ""
+    is_large: bool = False
 
     def handle(self, meta: bytes = b"") -> Handle:
         """The handle of what was asked for, with the agent's own bytes."""

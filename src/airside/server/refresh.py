@@ -18,7 +18,7 @@ from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.job import NEVER, Job
 from airside.server.latency import Latency
-from airside.server.schedule import Schedule
+from airside.server.schedule import CLOSE, Schedule
 from airside.server.tolerance import faulty, found, missing, recovered
 from airside.wire.status import failure, sentence
 
@@ -106,7 +106,8 @@ class Refresher:
         self._rounds.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # an agent that ignores its cancellation must not hold up the end
+            await asyncio.wait(self._tasks, timeout=CLOSE)
 
     # -- one by one -------------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class Rpcs:
         request = await asyncio.to_thread(parse, data) if large else parse(data)
         seen.task_type = request.template.type
         sealed = await self.service.create(
-            request, deadline=_deadline(context), first_attempt=0 if self._family is V1 else 1
+            request, deadline=_deadline(context), first_attempt=0 if self._family is V1 else 1, is_large=large
         )
         return frame(1, sealed)
 

@@ -21,6 +21,9 @@ class Timed(Protocol):
 
 T = TypeVar("T", bound=Timed)
 
+CLOSE = 2.0
+"""Seconds that cancelled work gets to end when the service stops."""
+
 
 class Schedule(Generic[T]):
     """Wakes each thing when its `due` time has come. One that is put off stays in its place until then."""

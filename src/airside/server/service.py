@@ -110,9 +110,12 @@ class Service:
     # -- create and do ----------------------------------------------------------------------------------------------
 
     def create(
-        self, request: Request, *, deadline: float | None = None, first_attempt: int = 0
+        self, request: Request, *, deadline: float | None = None, first_attempt: int = 0, is_large: bool = False
     ) -> Coroutine[Any, Any, bytes]:
-        """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline."""
+        """Start the task, or find it started; returns its handle (`resource_meta`) before the deadline.
+
+        `is_large` says that the whole request must not be looked at on the loop.
+        """
         agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
         return self.creation.create(
             agent,
@@ -120,6 +123,7 @@ class Service:
             deadline=deadline,
             first_attempt=first_attempt,
             connection=self._transfer.connection_of(request),
+            is_large=is_large,
         )
 
     async def do(self, request: Request) -> bytes:
@@ -135,7 +139,8 @@ class Service:
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
         handle = new_handle(request, key)
         try:
-            task = await self._transfer.read(request, key, self._transfer.connection_of(request))
+            is_large = request.ByteSize() > self.settings.off_loop_bytes
+            task = await self._transfer.read(request, key, self._transfer.connection_of(request), is_large)
             return (await self._transfer.write(await finished(agent, task, call_of(task)), handle))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)

@@ -37,7 +37,6 @@ class Transfer:
         offload: Offload,
     ) -> None:
         self._agents = agents
-        self._off_loop_bytes = settings.off_loop_bytes
         self._connections = connections
         self._offload = offload
         self._storage = storage_of(settings)
@@ -49,10 +48,13 @@ class Transfer:
         template = request.template
         return self._connections.name_for(TaskType(template.type, template.task_type_version), *place_of(request))
 
-    async def read(self, request: Request, key: str, connection: str) -> Task:
-        """The task of a request, with its offloaded inputs fetched: reading them must not block the loop."""
+    async def read(self, request: Request, key: str, connection: str, is_large: bool) -> Task:
+        """The task of a request, with its offloaded inputs fetched: reading them must not block the loop.
+
+        `is_large`: nor must looking at the whole request.
+        """
         owner, own = request.template.type, self._connections.get(connection)
-        if request.ByteSize() > self._off_loop_bytes:
+        if is_large:
             whole: Task = await self._offload.run(owner, self._read_whole, request, key, own)
             return whole
         task = read_request(request, key=key, connection=own, fetch=self._storage.read)
