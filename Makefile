@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types layers bench clean
+.PHONY: demo test faults check lint types layers bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## run real tasks through a served agent and print their outputs
 
 test: $(STAMP)  ## run every test
 	@$(BIN)/python -m pytest
+
+faults: $(STAMP)  ## break things for real, at full length, and print the figures
+	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no tests/faults
 
 check: $(STAMP) lint types layers  ## lint, types, layers
 

@@ -18,3 +18,8 @@ def test_a_phase_may_be_flyte_s_number() -> None:
 def test_what_is_no_phase_is_refused_where_it_is_made(phase: Any) -> None:
     with pytest.raises(TypeError, match=r"^phase must be a Phase, such as Phase\.RUNNING, not "):
         Resource(phase)
+
+
+def test_a_time_that_is_no_number_is_refused_where_it_is_made() -> None:
+    with pytest.raises(TypeError, match="poll_after must be a number of seconds or None, not 'soon'"):
+        Resource(Phase.RUNNING, poll_after="soon")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from airside import ConversionError, Fail, MissingExtra, NotFound, Phase, Plugin
 from airside.model.redaction import hide
 from airside.sdk.invoke import AgentCrash
 from airside.wire import limits
-from airside.wire.status import FAILURES, error_from_status, failure, status_for
+from airside.wire.status import FAILURES, error_from_status, failure, sentence, status_for
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,11 @@ def test_no_traceback_leaves() -> None:
 def test_secrets_are_hidden() -> None:
     hide("p4ssw0rd-in-details")
     assert status_for(MissingExtra("x", "p4ssw0rd-in-details"))[1].startswith("*** needs")
+
+
+def test_an_error_that_cannot_be_printed_is_told_by_its_name() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    assert sentence(Mute()) == "Mute"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
@@ -40,26 +41,26 @@ async def start_isolated(
     One whose process ends before its agent is ready is kept in `registry.broken`. Raises `UsageError` for a mistake in
     the settings; no process is left then.
     """
-    started: list[IsolatedAgent] = []
+    agents = {name: _agent(settings, name, threads, Hooks(hooks)) for name in settings.isolate}
+    outcomes = await asyncio.gather(*(agent.start() for agent in agents.values()), return_exceptions=True)
+    mistakes = [one for one in outcomes if one is not None and not isinstance(one, PluginError)]
     try:
-        for name in settings.isolate:
-            agent = _agent(settings, name, threads, Hooks(hooks))
+        if mistakes:
+            raise mistakes[0]  # noqa: TRY301 - the processes that did start are closed below
+        for (name, agent), outcome in zip(agents.items(), outcomes, strict=True):
             for entry in registry:
                 if is_called(entry, name):
                     registry.remove(entry)
-            try:
-                await agent.start()
-            except PluginError as exc:
-                registry.add_broken(str(settings.source), str(exc))
-                continue
-            started.append(agent)
-            registry.register(agent, override=True, source=f"isolate.{name}")
-            _check(settings, agent, name)
+            if outcome is None:
+                registry.register(agent, override=True, source=f"isolate.{name}")
+                _check(settings, agent, name)
+            else:
+                registry.add_broken(str(settings.source), str(outcome))
     except BaseException:
-        for agent in started:
+        for agent in agents.values():
             await agent.close()
         raise
-    return started
+    return list(agents.values())
 
 
 def _agent(settings: Settings, name: str, threads: int, hooks: Hooks) -> IsolatedAgent:

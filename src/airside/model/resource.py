@@ -72,8 +72,8 @@ class Resource:
     `message` is one line for the person who waits. `outputs` are Python values by name, or `OutputsAt`,
     or None if there are none to tell. `info` is anything JSON that Flyte's console may show.
     `code` is the error code of a failure. `poll_after` is the number of seconds until asking again
-    makes sense, if the agent knows. A phase may be given as Flyte's number, too; for anything else it raises
-    `TypeError`.
+    makes sense, if the agent knows. A phase may be given as Flyte's number, too; for anything else, and for a
+    `poll_after` that is no number, it raises `TypeError`.
 
     >>> Resource(Phase.SUCCEEDED, outputs={"o0": 3}).outputs
     {'o0': 3}
@@ -90,6 +90,8 @@ class Resource:
     def __post_init__(self) -> None:
         if type(self.phase) is not Phase:
             object.__setattr__(self, "phase", _phase(self.phase))
+        if self.poll_after is not None and not isinstance(self.poll_after, (int, float)):
+            raise TypeError(f"poll_after must be a number of seconds or None, not {self.poll_after!r}")
 
 
 def _phase(given: object) -> Phase:

@@ -27,7 +27,7 @@ log = logging.getLogger("airside.server")
 
 START = 60.0
 """Seconds that a process may take to import its agent."""
-MARGIN = 2.0
+MARGIN = 0.5
 """Seconds beyond the agent's own timeout that a call may take: its process keeps the time, unless it is stuck."""
 WAIT = 5.0
 """Seconds for which a call waits for a process that is being restarted."""

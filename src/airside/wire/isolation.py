@@ -161,7 +161,7 @@ def write_error(error: BaseException) -> dict[str, Any]:
     """An error: which of ours or of Python's it is, its words, and where it came from for the log."""
     known = {**_ERRORS, **_BASES}
     kind = next((name for name, cls in known.items() if isinstance(error, cls)), "Exception")
-    written: dict[str, Any] = {"kind": kind, "name": type(error).__name__, "text": redact(str(error))}
+    written: dict[str, Any] = {"kind": kind, "name": type(error).__name__, "text": redact(_text(error))}
     match error:
         case Fail():
             written["code"] = redact(error.code)
@@ -175,6 +175,13 @@ def write_error(error: BaseException) -> dict[str, Any]:
             written["after"] = getattr(error, "after", None)
             written["trace"] = redact("".join(traceback.format_exception(error)))[-_TRACE:]
     return written
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - an author's own exception may not even be printable
+        return ""
 
 
 def read_error(data: Mapping[str, Any]) -> Exception:

@@ -129,7 +129,10 @@ def sentence(error: BaseException) -> str:
     >>> sentence(KeyError("rows"))
     "KeyError: 'rows'"
     """
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an author's own exception may not even be printable
+        text = ""
     if isinstance(error, AirsideError):
         return one_line(text) or row_for(error).code
     kind = type(error).__name__
