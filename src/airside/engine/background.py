@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+SLICE = 0.2
+"""Seconds after which a waiting thread looks whether a signal has arrived."""
 
 
 class Background(Generic[T]):
@@ -31,7 +34,12 @@ class Background(Generic[T]):
         threading.Thread(target=self._main, name="airside-run", daemon=True).start()
 
     def result(self) -> T:
-        """Wait for what the coroutine returns or raises. A signal handler that raises ends the wait, not the work."""
+        """Wait for what the coroutine returns or raises. A signal handler that raises ends the wait, not the work.
+
+        The wait is cut into slices: a signal that arrives just before the thread blocks would else go unheard.
+        """
+        while not wait((self._future,), timeout=SLICE).done:
+            pass
         return self._future.result()
 
     def settle(self) -> None:

@@ -22,6 +22,7 @@ from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
+from airside.wire import limits
 from airside.wire.status import sentence
 from airside.wire.template import key_of
 
@@ -29,6 +30,8 @@ log = logging.getLogger("airside.server")
 
 MAX_UNEXPECTED = 3
 """Tries of a create that fails in a way its agent does not explain."""
+LARGE = 256 * limits.KIB
+"""Requests over this size, in bytes, that a pending handle carried are converted on a thread."""
 HOLD_BACK = 60.0
 """Seconds, at most a quarter of `create_timeout`, for which a pending create is left to the process that began it."""
 LOOKS = (1.0, 4.0, 15.0, 40.0)
@@ -202,7 +205,7 @@ class Creation:
             first,
             only_finds=only_finds,
             connection=handle.connection,
-            is_large=True,
+            is_large=packed.request.ByteSize() > LARGE,
         )
 
     def _pending(self, order: Order) -> bytes:
