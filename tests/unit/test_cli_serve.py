@@ -65,5 +65,6 @@ def test_a_missing_file_ends_the_start_with_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.root, "handlers", [])  # the command sets up logging; later tests keep theirs
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
     assert execute(["serve", "--port", "0", "--metrics-port", "-1", *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"Error: {sentence}"
