@@ -37,15 +37,24 @@ _TRACE = 16 * 1024  # characters of a traceback, its end
 
 
 def write_task(task: Task) -> list[Any]:
-    """A task: its create request, and what the request does not say."""
+    """A task: its create request, and what the request does not say: files that its inputs are in go along."""
     connection = task.connection.name if task.connection is not None else ""
-    return [write_request(task).SerializeToString(), task.key, connection]
+    fetched = dict(task.inputs.fetched) if isinstance(task.inputs, LiteralValues) else {}
+    return [write_request(task).SerializeToString(), task.key, connection, fetched]
 
 
 def read_task(data: Sequence[Any]) -> Task:
-    """The task that `write_task` wrote, with its inputs still unread."""
-    request, key, connection = data
-    task = read_request(connector_pb2.CreateTaskRequest.FromString(request), key=key)
+    """The task that `write_task` wrote, with its inputs still unread. They are read from what came along, and from
+    nowhere else: which files a caller may name is for the service to say."""
+    request, key, connection, fetched = data
+
+    def fetch(uri: str) -> bytes:
+        if uri not in fetched:
+            raise Retry(f"The service did not send the input in {uri}.")
+        content: bytes = fetched[uri]
+        return content
+
+    task = read_request(connector_pb2.CreateTaskRequest.FromString(request), key=key, fetch=fetch)
     if task.connection is not None and connection:
         task = replace(task, connection=replace(task.connection, name=connection))
     return task

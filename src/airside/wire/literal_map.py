@@ -98,6 +98,11 @@ class LiteralValues(Mapping[str, Any]):
         return len(self._bytes) if self._bytes is not None else int(self._message.ByteSize())
 
     @property
+    def fetched(self) -> Mapping[str, bytes]:
+        """The files of offloaded literals that were fetched so far, by their address."""
+        return self._fetched
+
+    @property
     def has_offloaded(self) -> bool:
         """Whether reading some value needs a fetch that has not happened yet."""
         offloaded = self._find_offloaded()

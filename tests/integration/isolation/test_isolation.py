@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl2.core import literals_pb2, types_pb2
 from tests.integration.isolation import awkward
 
 from airside import (
@@ -38,7 +39,7 @@ from airside.sdk.adapt import adapt
 from airside.server import isolation
 from airside.server.child import Isolation
 from airside.server.isolation import IsolatedAgent
-from airside.wire.literal_map import pack
+from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.types import to_variable_map
 
 HERE = Path(__file__).parent
@@ -105,6 +106,29 @@ async def test_a_create_arrives_whole_and_metadata_comes_back_exactly(start: Sta
     assert seen["pid"] == str(agent.pid)
     assert (seen["key"], seen["prefix"], seen["x"], seen["node"]) == ("k" * 32, "s3://b/run/0", "[1, 2]", "n7")
     assert seen["connection"] == "({'token': 's3cret-token'}, {'region': 'eu'})"
+
+
+async def test_offloaded_inputs_come_from_the_service_and_from_nowhere_else(start: Start) -> None:
+    stored = literals_pb2.Literal(scalar={"primitive": {"string_value": "from the store"}}).SerializeToString()
+    inputs = literals_pb2.LiteralMap()
+    literal = inputs.literals["x"]
+    literal.offloaded_metadata.uri = "s3://b/x.pb"
+    literal.offloaded_metadata.inferred_type.simple = types_pb2.STRING
+    literal.offloaded_metadata.size_bytes = len(stored)
+    asked: list[str] = []
+
+    def fetch(uri: str) -> bytes:
+        asked.append(uri)
+        return stored
+
+    values = LiteralValues(inputs, where="inputs", fetch=fetch)
+    agent = await start()
+    with pytest.raises(Retry, match=r"The service did not send the input in s3://b/x\.pb\."):
+        await agent.create(task(inputs=values), Call())
+    values.prefetch()
+    meta = await agent.create(task(inputs=values), Call())
+    assert b'"x":"\'from the store\'"' in meta
+    assert asked == ["s3://b/x.pb"]
 
 
 async def test_a_resource_comes_back_as_from_this_process(start: Start) -> None:
