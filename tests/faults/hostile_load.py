@@ -39,8 +39,8 @@ async def create_large(stub: AsyncAgentServiceStub, ends: float) -> int:
     one.inputs.literals["x"].scalar.binary.value = bytes(LARGE)
     many = agent_pb2.CreateTaskRequest()
     many.template.type = "good"
-    for number in range(300_000):
-        many.inputs.literals["x"].collection.literals.add().scalar.primitive.integer = 2**40 + number
+    for number in range(LARGE // 100):
+        many.inputs.literals["x"].collection.literals.add().scalar.primitive.string_value = f"{number:090}"
     requests = [one, many]
     failed = count = 0
     while time.monotonic() < ends:
