@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -41,6 +42,7 @@ def virtual(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         loop = VirtualLoop()
+        random.seed(0)  # waits are jittered: a run can be repeated
         with monkeypatch.context() as patch, asyncio.Runner(loop_factory=lambda: loop) as runner:
             patch.setattr(time, "monotonic", lambda: loop.now)
             patch.setattr(time, "time", lambda: EPOCH + loop.now)
