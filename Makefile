@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test faults check lint types layers bench clean
+.PHONY: demo test faults backends check lint types layers bench clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml
@@ -23,6 +23,12 @@ test: $(STAMP)  ## run every test
 
 faults: $(STAMP)  ## break things for real, at full length, and print the figures
 	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no tests/faults
+
+backends: $(STAMP)  ## test every agent against the real service or its emulator
+	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends
+
+backend-%: $(STAMP)  ## the same for one agent: make backend-slurm
+	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends/$*
 
 check: $(STAMP) lint types layers  ## lint, types, layers
 
@@ -47,4 +53,4 @@ bench: $(STAMP) $(FLYTEKIT)/.installed  ## measure beside flytekit: all figures,
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 clean:
-	rm -rf $(VENV) $(FLYTEKIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLYTEKIT) .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis
