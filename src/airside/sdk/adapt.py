@@ -11,7 +11,7 @@ from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Res
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_codec, name_of, settings_of, task_types_of
 from airside.sdk.discovery import explain
-from airside.sdk.invoke import Invoker, LaneName, accepts, takes_argument, timeout_for
+from airside.sdk.invoke import Invoker, LaneName, accepts, may_be_left, takes_argument, timeout_for
 from airside.sdk.lane import THREADS
 from airside.sdk.options import types_of
 from airside.sdk.registry import Registration, Registry
@@ -127,7 +127,8 @@ class AsyncFace(Face):
         self._streams = Streams(self.name, self.invoker)
 
     async def create(self, task: Task, call: Call) -> bytes:
-        job = await self.invoke("create", task, call=call, timeout=self.settings.create_timeout, lane="control")
+        limit = self.settings.create_timeout
+        job = await self.invoke("create", task, call=call, timeout=limit, lane="control", inline=may_be_left.get())
         return self._encode(job, "create")
 
     async def get(self, meta: bytes, call: Call) -> Resource:

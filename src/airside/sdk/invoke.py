@@ -11,18 +11,21 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from airside.model import Call, Retry
 from airside.sdk.lane import THREADS, AgentCrash, Lane, crash
 from airside.sdk.limit import Limit
 
-__all__ = ("AgentCrash", "Invoker", "LaneName", "accepts", "is_async", "timeout_for")
+__all__ = ("AgentCrash", "Invoker", "LaneName", "accepts", "is_async", "may_be_left", "timeout_for")
 
 LaneName = Literal["control", "refresh", "aside"]
 
 CONCURRENT = 2_000
 """`async def` calls of one lane that may be under way at once."""
+may_be_left: ContextVar[bool] = ContextVar("may_be_left", default=False)
+"""True in a task for which nobody waits: whoever wants its result is told otherwise, and can give it up."""
 _ASIDE = 4  # threads for what is asked in passing: links, foreign handles, the start of a log
 
 
@@ -52,10 +55,12 @@ class Invoker:
         *args: Any,
         timeout: float | None,
         lane: LaneName = "refresh",
+        inline: bool = False,
         **kwargs: Any,
     ) -> Any:
         """The method's result; `TimeoutError` after `timeout` seconds, `Retry` if it could not even begin.
 
+        With `inline`, an `async def` that ignores its cancellation keeps the task that calls it.
         A thread cannot be stopped: after a timeout it runs on behind, and its result is dropped.
         """
         known = self._async.get(method)
@@ -73,8 +78,8 @@ class Invoker:
             with Limit(timeout) as limit:
                 async with self._turn(lane):
                     call = guarded(method(*args, **kwargs), self._name)
-                    # A refresh, the most frequent call, does without a task of its own: its caller has one.
-                    return await (call if lane == "refresh" else self._aloof(call))
+                    # The most frequent calls do without a task of their own: their caller has one.
+                    return await (call if inline or lane == "refresh" else self._aloof(call))
         except TimeoutError as exc:
             if limit.expired:
                 raise TimeoutError(f"{self._name} did not come back within {timeout:g} s.") from exc

@@ -12,7 +12,6 @@ from functools import partial
 from airside.model import Call, ConversionError, Fail, Resource, Retry, Task
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
-from airside.sdk.limit import Limit
 from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
@@ -270,8 +269,7 @@ class Creation:
                 raise Retry("no job shows yet")
             if entry.stopped and (finds or not tries):  # else only its repetition tells what a failed try has made
                 raise Undone("The create was stopped before there was a job.")
-            with Limit(max(0.0, entry.until - time.monotonic()) + 1.0):  # its own limit comes first
-                entry.made = await agent.create(task, call)
+            entry.made = await _begun(agent, task, call, entry)
         if finds and not agent.settings.create_is_idempotent:
             entry.made = await self._first_of(order, task, call, entry.made)
         return entry.made
@@ -324,6 +322,17 @@ class Creation:
 
     def _tell(self, what: What, order: Order) -> None:
         self._hooks.tell(Event(what=what, task_type=order.task_type.name, key=order.key))
+
+
+async def _begun(agent: Agent, task: Task, call: Call, entry: Entry) -> bytes:
+    """What the agent's `create` returns; `TimeoutError` if the ledger ended it, since its time was over."""
+    try:
+        return await agent.create(task, call)
+    except asyncio.CancelledError as exc:
+        running = asyncio.current_task()
+        if not entry.overdue or running is None or running.uncancel() > 0:
+            raise
+        raise TimeoutError(f"{agent.name} did not come back within {agent.settings.create_timeout:g} s.") from exc
 
 
 async def finished(agent: Agent, task: Task, call: Call) -> Resource:

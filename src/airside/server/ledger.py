@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -13,9 +14,20 @@ from typing import Any
 
 from airside.model import AirsideError
 from airside.observe.events import Event, Hooks, What
+from airside.sdk.invoke import may_be_left
 from airside.wire.status import sentence
 
 log = logging.getLogger("airside.server")
+
+SWEEP = 1.0
+"""Seconds between two looks for creates that are under way for too long."""
+LATE = 1.0
+"""Seconds beyond its time after which a create is cancelled: an agent's own limit comes first."""
+IGNORED = 3.0
+"""Seconds beyond its time after which it is left behind: its agent ignores that it was cancelled."""
+
+
+Waiter = asyncio.Future[bytes | None]
 
 
 class Unanswered(TimeoutError):
@@ -30,29 +42,30 @@ class Undone(AirsideError):
 class Entry:
     """One create: the call that is under way, then its answer (sealed handle bytes).
 
-    `inputs` tells whether a repeat asks for the same thing. `waiting` counts the callers; `promised` is set once a
+    `inputs` tells whether a repeat asks for the same thing. `waiters` are the callers; `promised` is set once a
     pending handle went out, so that somebody will come back for the job. `made` is the agent's metadata as soon as
     there is a job, `until` the `time.monotonic()` after which none is begun. `stopped` means that the job is not to
-    be; `undone` that it was cancelled. `error` says how the last try failed.
+    be; `undone` that it was cancelled, `overdue` that its create was, since its time was over. `error` says how the last try failed.
     """
 
     key: str
     inputs: bytes
-    task: asyncio.Task[bytes] | None = field(default=None, repr=False)
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
     answer: bytes = b""
     made: bytes | None = None
     error: str = ""
     until: float = float("inf")
-    waiting: int = 0
+    waiters: list[Waiter] = field(default_factory=list, repr=False)
     promised: bool = False
     stopped: bool = False
     undone: bool = False
+    overdue: bool = False
     sleeper: asyncio.Future[None] | None = field(default=None, repr=False)
 
     @property
     def is_wanted(self) -> bool:
         """True if somebody waits for the job, or holds a handle for it."""
-        return (self.waiting > 0 or self.promised) and not self.stopped
+        return (bool(self.waiters) or self.promised) and not self.stopped
 
     def stop(self) -> None:
         """Make no job, and cancel the one that may come out of a call that is under way."""
@@ -69,6 +82,12 @@ class Entry:
         self.sleeper = None
 
 
+def wake(waiter: Waiter, answer: bytes | None = None) -> None:
+    """Give a caller the answer, or none: its time is over."""
+    if not waiter.done():
+        waiter.set_result(answer)
+
+
 _UNKNOWN = b"unknown"  # the inputs of a create that was stopped before it was seen here
 
 Start = Callable[[Entry], Coroutine[Any, Any, bytes]]
@@ -81,8 +100,10 @@ class Ledger:
         self._capacity = capacity
         self._hooks = hooks
         self._entries: OrderedDict[str, Entry] = OrderedDict()
-        self._tasks: set[asyncio.Task[bytes]] = set()
-        self._waiters: set[Callable[[], None]] = set()
+        self._running: dict[asyncio.Task[None], Entry] = {}
+        self._waiters: set[Waiter] = set()
+        self._left: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
         self._hurried = False
 
     def key_for(self, key: str, inputs: bytes) -> str:
@@ -131,34 +152,26 @@ class Ledger:
 
         With `may_hurry` the wait ends as well when the service is about to stop.
         """
-        task = entry.task
-        if task is None:
+        if entry.task is None:
             return entry.answer
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()  # `asyncio.wait` does the same at thrice the cost
-
-        def wake(*_: object) -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        task.add_done_callback(wake)
-        timer = None if wait is None else loop.call_later(wait, wake)
-        entry.waiting += 1
+        waiter: Waiter = loop.create_future()
+        timer = None if wait is None else loop.call_later(wait, wake, waiter)
+        entry.waiters.append(waiter)
         if may_hurry:
-            self._waiters.add(wake)
+            self._waiters.add(waiter)
             if self._hurried:
-                wake()
+                wake(waiter)
         try:
-            await waiter
+            answer = await waiter
         finally:
-            entry.waiting -= 1
-            self._waiters.discard(wake)
-            task.remove_done_callback(wake)
+            entry.waiters.remove(waiter)
+            self._waiters.discard(waiter)
             if timer is not None:
                 timer.cancel()
-        if not task.done():
+        if answer is None:
             raise Unanswered("The agent was not done in time.")
-        return task.result()
+        return answer
 
     @property
     def running(self) -> tuple[Entry, ...]:
@@ -168,37 +181,76 @@ class Ledger:
     def hurry(self) -> None:
         """End the waits that may be ended: the service is about to stop."""
         self._hurried = True
-        for wake in tuple(self._waiters):
-            wake()
+        for waiter in tuple(self._waiters):
+            wake(waiter)
 
     async def drain(self) -> None:
         """Wait until no create is under way."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        while self._running:
+            await asyncio.wait(tuple(self._running))
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def _begin(self, entry: Entry, start: Start, repeatable: bool) -> None:
-        task = asyncio.create_task(start(entry))
-        entry.task = task
-        self._tasks.add(task)
+        entry.task = asyncio.create_task(self._carry_out(entry, start, repeatable))
+        self._running[entry.task] = entry
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._end_overdue)
 
-        def finish(done: asyncio.Task[bytes]) -> None:
-            self._tasks.discard(done)
-            entry.task = None
-            error = None if done.cancelled() else done.exception()
-            if error is None and not done.cancelled():
-                entry.answer = done.result()
-                if not repeatable and not entry.promised:
-                    self._entries.pop(entry.key, None)
-                return
-            if isinstance(error, Exception) and not isinstance(error, Undone):
-                entry.error = sentence(error)
-            if self._entries.get(entry.key) is entry and not entry.promised:
-                del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for
+    async def _carry_out(self, entry: Entry, start: Start, repeatable: bool) -> None:
+        may_be_left.set(True)
+        try:
+            answer = await start(entry)
+        except asyncio.CancelledError:
+            self._fail(entry, TimeoutError("The create was cancelled."))
+            raise
+        except Exception as exc:  # noqa: BLE001 - it is for those who wait
+            self._fail(entry, exc)
+            return
+        if self._over(entry):
+            entry.answer = answer
+            if not repeatable and not entry.promised:
+                self._entries.pop(entry.key, None)
+            for waiter in entry.waiters:
+                wake(waiter, answer)
 
-        task.add_done_callback(finish)
+    def _fail(self, entry: Entry, error: Exception) -> None:
+        if not self._over(entry):
+            return
+        if not isinstance(error, Undone):
+            entry.error = sentence(error)
+        if self._entries.get(entry.key) is entry and not entry.promised:
+            del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for
+        for waiter in entry.waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+
+    def _over(self, entry: Entry) -> bool:
+        """Take note that a create is no longer under way; False if it was left behind long ago."""
+        task, entry.task = entry.task, None
+        return task is not None and self._running.pop(task, None) is entry
+
+    def _end_overdue(self) -> None:
+        """Cancel the creates that outlast their time, and leave behind those that ignore it."""
+        now = time.monotonic()
+        for task, entry in tuple(self._running.items()):
+            late = now - entry.until
+            if late >= IGNORED:
+                self._leave(task, entry)
+            elif late >= LATE and not entry.overdue:
+                entry.overdue = True
+                task.cancel()
+        self._sweep = None
+        if self._running:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._end_overdue)
+
+    def _leave(self, task: asyncio.Task[None], entry: Entry) -> None:
+        log.error("an agent ignores that its create was cancelled", extra={"key": entry.key})
+        entry.stop()  # a job that comes out of it all the same is cancelled
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+        self._fail(entry, TimeoutError("The agent did not come back, and ignores that it was cancelled."))
 
     def _forget_oldest(self) -> None:
         """Keep within capacity; a create under way is never forgotten."""
