@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -86,3 +87,49 @@ async def test_the_oldest_answers_are_forgotten_first() -> None:
         await create(ledger, key, b"1", backend)
     assert await create(ledger, "c", b"1", backend) == b"job-3"
     assert await create(ledger, "a", b"1", backend) == b"job-4"
+
+
+async def test_a_create_that_outlasts_its_time_is_cancelled() -> None:
+    ledger, cancelled = ledger_of(10), asyncio.Event()
+
+    async def hang(entry: Entry) -> bytes:
+        entry.until = time.monotonic()
+        try:
+            await asyncio.sleep(60.0)
+        except asyncio.CancelledError:
+            assert entry.overdue
+            cancelled.set()
+            raise
+        return b""
+
+    with pytest.raises(TimeoutError):
+        await ledger.answer(ledger.enter("k", b"1", hang))
+    assert cancelled.is_set()
+    assert len(ledger) == 0
+    assert ledger.running == ()
+
+
+async def test_a_create_that_ignores_its_end_is_left_behind_and_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    ledger, release = ledger_of(10), asyncio.Event()
+    told: list[bool] = []
+
+    async def stubborn(entry: Entry) -> bytes:
+        entry.until = time.monotonic()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+        told.append(entry.stopped)
+        return b"too late"
+
+    with pytest.raises(TimeoutError, match="ignores that it was cancelled"):
+        await ledger.answer(ledger.enter("k", b"1", stubborn))
+    assert "ignores that its create was cancelled" in caplog.text
+    backend = Backend()
+    backend.go.set()
+    assert await create(ledger, "k", b"1", backend) == b"job-1"  # the key is free again
+    release.set()
+    await asyncio.sleep(0.01)
+    assert told == [True]  # its job is not to be
+    assert await create(ledger, "k", b"1", backend) == b"job-1"

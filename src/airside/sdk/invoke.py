@@ -25,7 +25,7 @@ LaneName = Literal["control", "refresh", "aside"]
 CONCURRENT = 2_000
 """`async def` calls of one lane that may be under way at once."""
 may_be_left: ContextVar[bool] = ContextVar("may_be_left", default=False)
-"""True in a task for which nobody waits: whoever wants its result is told otherwise, and can give it up."""
+"""True in a task that is kept to its time, and given up if it ignores that, by whoever began it."""
 _ASIDE = 4  # threads for what is asked in passing: links, foreign handles, the start of a log
 
 
@@ -43,6 +43,7 @@ class Invoker:
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._async: dict[Callable[..., Any], bool] = {}
         self._left: set[asyncio.Task[Any]] = set()
+        self._inline = 0
 
     @property
     def lanes(self) -> Mapping[str, Lane]:
@@ -60,8 +61,8 @@ class Invoker:
     ) -> Any:
         """The method's result; `TimeoutError` after `timeout` seconds, `Retry` if it could not even begin.
 
-        With `inline`, an `async def` that ignores its cancellation keeps the task that calls it.
-        A thread cannot be stopped: after a timeout it runs on behind, and its result is dropped.
+        With `inline`, an `async def` has no timeout and no task of its own: its caller can do without it. A thread
+        cannot be stopped: after a timeout it runs on behind, and its result is dropped.
         """
         known = self._async.get(method)
         if known is None:
@@ -72,14 +73,20 @@ class Invoker:
                 self._async[method] = True
                 return await guarded(result, self._name)
             return result
+        if inline and self._inline < CONCURRENT:
+            self._inline += 1
+            try:
+                return await guarded(method(*args, **kwargs), self._name)
+            finally:
+                self._inline -= 1
         if len(self._left) >= CONCURRENT:
             raise Retry(f"{len(self._left)} calls of {self._name} ignore that they were cancelled.")
         try:
             with Limit(timeout) as limit:
                 async with self._turn(lane):
                     call = guarded(method(*args, **kwargs), self._name)
-                    # The most frequent calls do without a task of their own: their caller has one.
-                    return await (call if inline or lane == "refresh" else self._aloof(call))
+                    # A refresh, the most frequent call, does without a task of its own: its caller has one.
+                    return await (call if lane == "refresh" else self._aloof(call))
         except TimeoutError as exc:
             if limit.expired:
                 raise TimeoutError(f"{self._name} did not come back within {timeout:g} s.") from exc

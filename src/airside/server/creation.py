@@ -16,7 +16,7 @@ from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
-from airside.server.order import Order, Request, call_of, fingerprint, patience
+from airside.server.order import Order, Request, call_of, earlier_attempt, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
@@ -36,14 +36,14 @@ HOLD_BACK = 60.0
 LOOKS = (1.0, 4.0, 15.0, 40.0)
 """After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
-Read = Callable[[Request, str, str, bool], Awaitable[Task]]
+Read = Callable[[Order], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
 
 
 class Creation:
     """Carries out creates.
 
-    `read` makes a task of a request, its key and the name of its connection; `write` serialises a result for a handle.
+    `read` makes the task of an order; `write` serialises a result for a handle.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Creation:
             reason = "its pending create was cancelled, but another process may have carried it out"
             self._uncertain.add(reason, call=call, agent=agent)
             return None
-        task = await self._read(order.request, order.key, order.connection, order.is_large)
+        task = await self._read(order)
         if finds:
             self._look_behind(agent, task, call, entry)
             entry.made = None if is_running else await agent.find(task, order.key, call)
@@ -219,7 +219,7 @@ class Creation:
 
     async def _fulfil(self, order: Order, entry: Entry) -> bytes:
         try:
-            task = await self._read(order.request, order.key, order.connection, order.is_large)
+            task = await self._read(order)
             call = call_of(task)
             if order.agent.is_sync:
                 handle = order.handle()
@@ -257,10 +257,12 @@ class Creation:
         """Clear the way, look whether the job is there, else make it."""
         agent, finds = order.agent, "find" in order.agent.supports
         if not order.only_finds and entry.made is None and not entry.stopped:
-            adopted = await self._earlier.adopt_or_cancel(order, task)
-            if adopted is not None:
-                return adopted
-            await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
+            if (before := earlier_attempt(order.request, order.first_attempt)) is not None:
+                adopted = await self._earlier.adopt_or_cancel(order, task, *before)
+                if adopted is not None:
+                    return adopted
+            if len(self._cancellation):
+                await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
         if entry.made is None:
             found = await agent.find(task, order.key, call) if finds else None
             if found is not None:

@@ -14,7 +14,7 @@ from airside.server.cancellation import Cancellation, NotCancelled
 from airside.server.handle import Kind, SigningKeys, unseal
 from airside.server.job import Job
 from airside.server.ledger import Entry, Ledger
-from airside.server.order import Order, call_of, earlier_attempt
+from airside.server.order import Order, call_of
 from airside.server.uncertain import Uncertain
 
 
@@ -37,15 +37,12 @@ class EarlierAttempts:
         self._hooks = hooks
         self._watched = watched
 
-    async def adopt_or_cancel(self, order: Order, task: Task) -> bytes | None:
-        """The earlier attempt's job if it may be taken over; else None, once that job is known to be over.
+    async def adopt_or_cancel(self, order: Order, task: Task, key: str, prefix: str) -> bytes | None:
+        """The job of the earlier attempt (its key and output prefix) if it may be taken over; else None, once that job
+        is known to be over.
 
         Raises `Retry` if it cannot be cancelled: two attempts of one task must not run side by side.
         """
-        earlier = earlier_attempt(order.request, order.first_attempt)
-        if earlier is None:
-            return None
-        key, prefix = earlier
         entry = self._ledger.get(key)
         if entry is not None and entry.task is not None:
             adopted = await self._take_over_or_stop(order, entry)

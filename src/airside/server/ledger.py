@@ -19,11 +19,11 @@ from airside.wire.status import sentence
 
 log = logging.getLogger("airside.server")
 
-SWEEP = 1.0
+SWEEP = 0.25
 """Seconds between two looks for creates that are under way for too long."""
-LATE = 1.0
-"""Seconds beyond its time after which a create is cancelled: an agent's own limit comes first."""
-IGNORED = 3.0
+LATE = 0.1
+"""Seconds beyond its time after which a create is cancelled: an agent that has a limit of its own comes first."""
+IGNORED = 2.0
 """Seconds beyond its time after which it is left behind: its agent ignores that it was cancelled."""
 
 
@@ -45,7 +45,8 @@ class Entry:
     `inputs` tells whether a repeat asks for the same thing. `waiters` are the callers; `promised` is set once a
     pending handle went out, so that somebody will come back for the job. `made` is the agent's metadata as soon as
     there is a job, `until` the `time.monotonic()` after which none is begun. `stopped` means that the job is not to
-    be; `undone` that it was cancelled, `overdue` that its create was, since its time was over. `error` says how the last try failed.
+    be; `undone` that it was cancelled, `overdue` that its create was, since its time was over. `error` says how the
+    last try failed.
     """
 
     key: str

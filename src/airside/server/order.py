@@ -14,17 +14,17 @@ from airside.model.task import attempt_key
 from airside.sdk.agent import Agent
 from airside.server.declared import pack_declared
 from airside.server.handle import Handle
-from airside.wire.template import template_id
+from airside.wire.template import Declared, read_interface, template_id
 
 Request: TypeAlias = connector_pb2.CreateTaskRequest
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Order:
     """One create. `first_attempt` is how the caller counts attempts in the output prefix: from 0 in Flyte 1, from 1
     in Flyte 2. `only_finds` means that a job may be found, and none is made, by an agent that can find.
     `connection` is the name of the service's own connection that the task gets, if any. `is_large` means that whatever
-    looks at the whole request must do so off the loop."""
+    looks at the whole request must do so off the loop. `declared` is what the template declares, once it was read."""
 
     request: Request
     key: str
@@ -33,10 +33,11 @@ class Order:
     only_finds: bool = False
     connection: str = ""
     is_large: bool = False
+    declared: Declared | None = None
 
     def handle(self, meta: bytes = b"") -> Handle:
         """The handle of what was asked for, with the agent's own bytes."""
-        return new_handle(self.request, self.key, meta, connection=self.connection)
+        return new_handle(self.request, self.key, meta, connection=self.connection, declared=self.declared)
 
     @property
     def is_resumable(self) -> bool:
@@ -62,16 +63,19 @@ def call_of(task: Task) -> Call:
     return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
 
 
-def new_handle(request: Request, key: str, meta: bytes = b"", *, connection: str = "") -> Handle:
-    """The handle of a request, with the agent's own bytes."""
+def new_handle(
+    request: Request, key: str, meta: bytes = b"", *, connection: str = "", declared: Declared | None = None
+) -> Handle:
+    """The handle of a request, with the agent's own bytes. `declared` is what its template declares, if known."""
     template = request.template
-    outputs = template.interface.outputs.SerializeToString(deterministic=True)
+    if declared is None:
+        declared = read_interface(template)
     return Handle(
         task_type=TaskType(template.type, template.task_type_version),
         key=key,
         output_prefix=request.output_prefix,
         connection=connection,
-        declared=pack_declared(outputs) if template.interface.HasField("outputs") else b"",
+        declared=pack_declared(declared.serialised) if declared.serialised else b"",
         meta=meta,
     )
 

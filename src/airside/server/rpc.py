@@ -124,17 +124,9 @@ def _admit(service: Service, limit: float) -> None:
 
 
 def _tell(service: Service, verb: Verb, seen: Seen, code: str) -> None:
-    known = service.serves(seen.task_type)  # a caller must not be able to make up metric series
-    service.hooks.tell(
-        Event(
-            what=What.CALL,
-            task_type=seen.task_type if known else "",
-            operation=verb,
-            code=code,
-            seconds=time.perf_counter() - seen.began,
-            size=seen.size,
-        )
-    )
+    # A caller must not be able to make up metric series.
+    task_type = seen.task_type if service.serves(seen.task_type) else ""
+    service.hooks.tell(Event(What.CALL, task_type, "", verb, code, time.perf_counter() - seen.began, seen.size))
 
 
 class Rpcs:

@@ -46,7 +46,7 @@ from airside.server.handle import (
 from airside.server.job import Job, links_of
 from airside.server.ledger import Ledger
 from airside.server.offload import Offload
-from airside.server.order import call_of, fingerprint, new_handle, patience
+from airside.server.order import Order, call_of, fingerprint, patience
 from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
@@ -137,11 +137,11 @@ class Service:
         return await self.ledger.answer(entry)
 
     async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
-        handle = new_handle(request, key)
+        is_large = request.ByteSize() > self.settings.off_loop_bytes
+        order = Order(request, key, agent, connection=self._transfer.connection_of(request), is_large=is_large)
         try:
-            is_large = request.ByteSize() > self.settings.off_loop_bytes
-            task = await self._transfer.read(request, key, self._transfer.connection_of(request), is_large)
-            return (await self._transfer.write(await finished(agent, task, call_of(task)), handle))[1]
+            task = await self._transfer.read(order)
+            return (await self._transfer.write(await finished(agent, task, call_of(task)), order.handle()))[1]
         except (Fail, ConversionError) as exc:
             return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
 

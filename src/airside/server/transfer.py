@@ -14,13 +14,13 @@ from airside.server.connections import Connections
 from airside.server.declared import unpack_declared
 from airside.server.handle import Handle
 from airside.server.offload import Offload
-from airside.server.order import Request
+from airside.server.order import Order, Request
 from airside.server.settings import ServerSettings
 from airside.wire import limits, storage
 from airside.wire.literal_map import LiteralValues
 from airside.wire.resource import OUTPUTS_FILE, OutputsTooLarge, needs_io, resolve, write_resource
 from airside.wire.storage import EVERYWHERE, Storage
-from airside.wire.template import place_of, read_request
+from airside.wire.template import place_of, read_interface, read_request
 
 MAX_RESULT = 16 * limits.KIB
 """The result of a sync task travels in its handle up to this size; the outputs of a larger one go to a file."""
@@ -48,16 +48,16 @@ class Transfer:
         template = request.template
         return self._connections.name_for(TaskType(template.type, template.task_type_version), *place_of(request))
 
-    async def read(self, request: Request, key: str, connection: str, is_large: bool) -> Task:
-        """The task of a request, with its offloaded inputs fetched: reading them must not block the loop.
-
-        `is_large`: nor must looking at the whole request.
-        """
-        owner, own = request.template.type, self._connections.get(connection)
-        if is_large:
-            whole: Task = await self._offload.run(owner, self._read_whole, request, key, own)
+    async def read(self, order: Order) -> Task:
+        """The task of an order, with its offloaded inputs fetched: reading them must not block the loop."""
+        request, own = order.request, self._connections.get(order.connection)
+        owner = request.template.type
+        if order.is_large:
+            whole: Task = await self._offload.run(owner, self._read_whole, request, order.key, own)
             return whole
-        task = read_request(request, key=key, connection=own, fetch=self._storage.read)
+        order.declared = read_interface(request.template)
+        fetch = self._storage.read
+        task = read_request(request, key=order.key, connection=own, fetch=fetch, declared=order.declared)
         if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
             await self._offload.run(owner, task.inputs.prefetch)
         return task

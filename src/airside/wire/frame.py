@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_SHORT = tuple(bytes((number,)) for number in range(0x80))
+
 
 def frame(number: int, payload: bytes) -> bytes:
     """The length-delimited field `number` (a message, a string or bytes) with this payload.
@@ -15,6 +17,10 @@ def frame(number: int, payload: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _SHORT[number]
+    if number < 0x4000:
+        return bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -49,11 +49,15 @@ Types = Mapping[str, types_pb2.LiteralType]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a template declares: as Python types, and as literal types (None if it has no interface at all)."""
+    """What a template declares: as Python types, and as literal types (None if it has no interface at all).
+
+    `serialised` are the outputs as they are declared, the same bytes for the same outputs; empty if there are none.
+    """
 
     interface: Interface
     inputs: Types | None
     outputs: Types | None
+    serialised: bytes = b""
 
 
 _VERSION = version("airside")  # read from disk, so not while a loop runs
@@ -66,14 +70,16 @@ def read_request(
     key: str,
     connection: Connection | None = None,
     fetch: storage.Fetch = storage.read,
+    declared: Declared | None = None,
 ) -> Task:
     """The task that a create request asks for. `connection` takes the place of the request's own; `fetch` reads the
-    files of offloaded inputs.
+    files of offloaded inputs; `declared` is what the template declares, if that was read already.
 
     Inputs and config are converted when they are read. Missing parts are empty.
     """
     template = request.template
-    declared = read_interface(template)
+    if declared is None:
+        declared = read_interface(template)
     return RequestedTask.of(
         request,
         type=TaskType(template.type, template.task_type_version),
@@ -152,7 +158,9 @@ def _interface(data: bytes) -> Declared:
         MappingProxyType({name: to_annotation(kind, f"interface.inputs.{name}") for name, kind in inputs.items()}),
         MappingProxyType({name: to_annotation(kind, f"interface.outputs.{name}") for name, kind in outputs.items()}),
     )
-    return Declared(interface, MappingProxyType(inputs), MappingProxyType(outputs))  # shared: nobody may change them
+    serialised = message.outputs.SerializeToString(deterministic=True) if message.HasField("outputs") else b""
+    # Shared: nobody may change them.
+    return Declared(interface, MappingProxyType(inputs), MappingProxyType(outputs), serialised)
 
 
 def read_execution(template: identifier_pb2.Identifier, metadata: connector_pb2.TaskExecutionMetadata) -> Execution:
