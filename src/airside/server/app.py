@@ -291,7 +291,7 @@ class Server:
             await self._pages.stop()
             self._pages = None
         await self.service.watch.close()
-        await self.service.creation.close()
+        await self.service.earlier.close()
         await self.service.cancellation.close()
         self.service.offload.close()
         if self._watchdog is not None:

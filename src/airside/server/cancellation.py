@@ -11,7 +11,7 @@ from contextlib import suppress
 from airside.model import Call, Fail, NotFound
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
-from airside.server.job import YOUNG
+from airside.server.job import YOUNG, call_limit
 from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
@@ -184,7 +184,7 @@ class Cancellation:
     async def _ask(self, agent: Agent, meta: bytes, call: Call, *, believe: bool) -> bool:
         """Ask the backend once; returning means that it accepted. False: it does not know the job, which is as good."""
         try:
-            async with asyncio.timeout(agent.settings.call_timeout + 1.0):
+            async with asyncio.timeout(call_limit(agent)):
                 await agent.delete(meta, call)
         except NotFound:
             if not believe:
@@ -203,7 +203,7 @@ class Cancellation:
 async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
     """True if the backend says that a job is over. Raises if it cannot be asked."""
     with suppress(NotFound, Fail):  # gone, or failed for good
-        async with asyncio.timeout(agent.settings.call_timeout + 1.0):
+        async with asyncio.timeout(call_limit(agent)):
             return (await agent.get(meta, call)).phase.is_terminal
     return True
 

@@ -15,11 +15,11 @@ from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
+from airside.server.job import call_limit
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
 from airside.server.order import Order, Request, call_of, earlier_attempt, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
-from airside.server.schedule import CLOSE
-from airside.server.tolerance import backoff
+from airside.server.tolerance import FIRST_BACKOFF, asked_pause, backoff
 from airside.server.uncertain import Uncertain
 from airside.wire import limits
 from airside.wire.status import sentence
@@ -33,8 +33,6 @@ LARGE = 256 * limits.KIB
 """Requests over this size, in bytes, that a pending handle carried are converted on a thread."""
 HOLD_BACK = 60.0
 """Seconds, at most a quarter of `create_timeout`, for which a pending create is left to the process that began it."""
-LOOKS = (1.0, 4.0, 15.0, 40.0)
-"""After a pending create was stopped: seconds between the looks for a job that another process was making."""
 
 Read = Callable[[Order], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
@@ -67,7 +65,6 @@ class Creation:
         self._read = read
         self._write = write
         self._unfaithful: set[Agent] = set()  # agents whose `find` does not give what their `create` had given
-        self._looking: set[asyncio.Task[None]] = set()
 
     async def create(
         self,
@@ -150,41 +147,15 @@ class Creation:
             return None
         task = await self._read(order)
         if finds:
-            self._look_behind(agent, task, call, entry)
-            entry.made = None if is_running else await agent.find(task, order.key, call)
+            self._earlier.look_again(agent, task, lambda: entry.stopped and self.ledger.get(entry.key) is entry)
+            entry.made = None if is_running else await self._find(agent, task, call)
         elif known is None or known.error:
             # The only way to learn of a job that an earlier create may have made.
             entry.error = "the backend could not be asked for it"
-            entry.made = await agent.create(task, call)
+            async with asyncio.timeout(agent.settings.create_timeout + 1.0):
+                entry.made = await agent.create(task, call)
             entry.error = ""
         return entry.made
-
-    async def close(self) -> None:
-        """Look for no more jobs."""
-        for task in self._looking:
-            task.cancel()
-        if self._looking:
-            await asyncio.wait(self._looking, timeout=CLOSE)
-
-    def _look_behind(self, agent: Agent, task: Task, call: Call, entry: Entry) -> None:
-        looking = asyncio.create_task(self._look_again(agent, task, call, entry))
-        self._looking.add(looking)
-        looking.add_done_callback(self._looking.discard)
-
-    async def _look_again(self, agent: Agent, task: Task, call: Call, entry: Entry) -> None:
-        """Cancel the job of a stopped create that another process was making at the time."""
-        for pause in LOOKS:
-            await asyncio.sleep(pause)
-            if not entry.stopped or self.ledger.get(entry.key) is not entry:
-                return
-            try:
-                meta = await agent.find(task, task.key, call)
-            except Exception as exc:  # noqa: BLE001 - it is looked for again
-                log.info("looking for a stopped job failed: %s", sentence(exc), extra={"key": task.key})
-                continue
-            if meta is not None:
-                self._cancellation.begin(agent, meta, call)
-                return
 
     def _order_of(self, agent: Agent, handle: Handle, call: Call, *, only_finds: bool) -> Order | None:
         """The order of a pending handle; None if its request was too large to travel."""
@@ -234,7 +205,7 @@ class Creation:
 
     async def _make(self, order: Order, task: Task, call: Call, entry: Entry) -> bytes:
         """The agent's metadata. A create that may be repeated safely is, with back-off, up to `create_timeout`."""
-        tries = 0
+        tries = unexplained = 0
         entry.until = min(entry.until, time.monotonic() + order.agent.settings.create_timeout)
         while True:
             try:
@@ -244,9 +215,11 @@ class Creation:
             except Exception as exc:
                 tries += 1
                 entry.error = sentence(exc)
-                wait = backoff(tries, exc)
-                explained = isinstance(exc, TimeoutError | OSError) or hasattr(exc, "after")
-                spent = time.monotonic() + wait > entry.until or (not explained and tries >= MAX_UNEXPECTED)
+                left = entry.until - time.monotonic()
+                # Short beside what is left, so that the last waits are not the longest.
+                wait = max(min(backoff(tries, exc), left / 4), asked_pause(exc))
+                unexplained += not isinstance(exc, TimeoutError | OSError | Retry)
+                spent = left < FIRST_BACKOFF or wait > left or unexplained >= MAX_UNEXPECTED
                 if not order.is_resumable or spent or not (entry.is_wanted or entry.stopped):
                     self._doubt_failed(order, call, entry, exc)
                     raise
@@ -264,7 +237,7 @@ class Creation:
             if len(self._cancellation):
                 await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
         if entry.made is None:
-            found = await agent.find(task, order.key, call) if finds else None
+            found = await self._find(agent, task, call) if finds else None
             if found is not None:
                 return found
             if order.only_finds and finds:
@@ -283,17 +256,23 @@ class Creation:
         same job, which the agent's `find` calls by another name: it is made anew, and this agent is not trusted again.
         """
         agent = order.agent
-        first = await agent.find(task, order.key, call)
+        first = await self._find(agent, task, call)
         if first is None or first == made or agent in self._unfaithful:
             return made
+        log.warning("another process made the job too; ours is cancelled", extra={"key": order.key})
         self._tell(What.UNDONE, order)
         await self._cancellation.begin(agent, made, call, is_new=True).confirmed()
-        phase = (await agent.get(first, call)).phase
+        async with asyncio.timeout(call_limit(agent)):
+            phase = (await agent.get(first, call)).phase
         if phase.is_success or not phase.is_terminal:
             return first
         log.error("find does not give back what create gave; a job was cancelled", extra={"agent": agent.name})
         self._unfaithful.add(agent)
         return await agent.create(task, call)
+
+    async def _find(self, agent: Agent, task: Task, call: Call) -> bytes | None:
+        async with asyncio.timeout(call_limit(agent)):
+            return await agent.find(task, task.key, call)
 
     def _hand_out(self, order: Order, entry: Entry, handle: Handle, call: Call) -> bytes:
         """The sealed handle; a job that nobody can ever find, or that is not to be, is cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -12,10 +13,17 @@ from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation, NotCancelled
 from airside.server.handle import Kind, SigningKeys, unseal
-from airside.server.job import Job
+from airside.server.job import Job, call_limit
 from airside.server.ledger import Entry, Ledger
 from airside.server.order import Order, call_of
+from airside.server.schedule import CLOSE
 from airside.server.uncertain import Uncertain
+from airside.wire.status import sentence
+
+log = logging.getLogger("airside.server")
+
+LOOKS = (1.0, 4.0, 15.0, 40.0)
+"""Seconds between the looks for a job that another process may have been making when it was no longer wanted."""
 
 
 class EarlierAttempts:
@@ -36,6 +44,7 @@ class EarlierAttempts:
         self._keys = keys
         self._hooks = hooks
         self._watched = watched
+        self._looking: set[asyncio.Task[None]] = set()
 
     async def adopt_or_cancel(self, order: Order, task: Task, key: str, prefix: str) -> bytes | None:
         """The job of the earlier attempt (its key and output prefix) if it may be taken over; else None, once that job
@@ -76,7 +85,7 @@ class EarlierAttempts:
         agent, call = order.agent, call_of(task)
         watched = self._watched(call.key)
         if watched is not None and watched.is_over and not watched.given_up:
-            self._uncertain.settle(call.key)
+            self._settle(order, call, watched.handle.meta)
             return
         meta = await self._meta_of(agent, entry, watched, task)
         if meta is None:
@@ -85,14 +94,48 @@ class EarlierAttempts:
                 self._uncertain.add(reason, call=call, agent=agent)
             elif "find" in agent.supports:
                 self._uncertain.settle(call.key)
+                self.look_again(agent, task)
             return
         if await _is_over(agent, meta, call):
-            self._uncertain.settle(call.key)
+            self._settle(order, call, meta)
             return
         self._tell(What.EARLIER_CANCELLED, order)
         await self._cancellation.begin(agent, meta, call).confirmed()
-        if order.is_resumable:
-            self._uncertain.settle(call.key)
+        self._settle(order, call, meta)
+
+    def look_again(self, agent: Agent, task: Task, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Look for the job of an attempt that is not to be, which another process may just be making; cancel it."""
+        looking = asyncio.create_task(self._look_again(agent, task, wanted))
+        self._looking.add(looking)
+        looking.add_done_callback(self._looking.discard)
+
+    async def _look_again(self, agent: Agent, task: Task, wanted: Callable[[], bool]) -> None:
+        call = call_of(task)
+        for pause in LOOKS:
+            await asyncio.sleep(pause)
+            if not wanted():
+                return
+            try:
+                async with asyncio.timeout(call_limit(agent)):
+                    meta = await agent.find(task, task.key, call)
+            except Exception as exc:  # noqa: BLE001 - it is looked for again
+                log.info("looking for a job that is not to be failed: %s", sentence(exc), extra={"key": task.key})
+                continue
+            if meta is not None:
+                if not await _is_over(agent, meta, call):
+                    self._cancellation.begin(agent, meta, call)
+                return
+
+    async def close(self) -> None:
+        """Look for no more jobs."""
+        for looking in self._looking:
+            looking.cancel()
+        if self._looking:
+            await asyncio.wait(self._looking, timeout=CLOSE)
+
+    def _settle(self, order: Order, call: Call, meta: bytes) -> None:
+        """The earlier attempt's job is over: its only one, if its agent can tell whether there is one."""
+        self._uncertain.settle(call.key, None if order.is_resumable else meta)
 
     async def _meta_of(self, agent: Agent, entry: Entry | None, watched: Job | None, task: Task) -> bytes | None:
         """The metadata of the earlier attempt's job: from its create here, from its handle seen here, or found."""
@@ -102,7 +145,8 @@ class EarlierAttempts:
         if watched is not None and watched.handle.kind is Kind.JOB:
             return watched.handle.meta
         if "find" in agent.supports:
-            return await agent.find(task, task.key, call_of(task))
+            async with asyncio.timeout(call_limit(agent)):
+                return await agent.find(task, task.key, call_of(task))
         return None
 
     def _tell(self, what: What, order: Order) -> None:
@@ -111,7 +155,7 @@ class EarlierAttempts:
 
 async def _is_over(agent: Agent, meta: bytes, call: Call) -> bool:
     try:
-        async with asyncio.timeout(agent.settings.call_timeout + 1.0):
+        async with asyncio.timeout(call_limit(agent)):
             return (await agent.get(meta, call)).phase.is_terminal
     except NotFound:
         return True

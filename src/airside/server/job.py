@@ -46,8 +46,10 @@ class Job:
     # -- when to refresh
     asked_at: float = 0.0
     period: float = 0.0
-    next_ask: float = 0.0
+    asks: int = 0  # no more than 2 are counted
     spare: int = 0  # asks less refreshes that found something
+    was_abandoned: bool = False  # the last refresh took too long
+    is_ahead: bool = False  # the last refresh was made for the ask that comes next
     due: float = NEVER
     queued: float = NEVER
     group: Group | None = field(default=None, repr=False)
@@ -58,6 +60,7 @@ class Job:
     misses: int = 0
     missing_since: float = 0.0
     retry_at: float = 0.0
+    held_until: float = 0.0  # the backend asked to be left alone until then
     # -- cancelling
     deletion: asyncio.Task[Cancelling | None] | None = field(default=None, repr=False)
     deleted: bool = False
@@ -92,6 +95,11 @@ class Job:
 
 
 MAX_POLL_AFTER = 300.0
+
+
+def call_limit(agent: Agent) -> float:
+    """Seconds that one call may take. The agent's own limit comes first; this one is for agents that have none."""
+    return agent.settings.call_timeout + 1.0
 
 
 def watched(identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:

@@ -23,6 +23,11 @@ class Latency:
         self._added = 0
         self.p95 = 0.0
 
+    @property
+    def is_known(self) -> bool:
+        """True if there are enough samples for the percentile to mean something."""
+        return self._added >= 20
+
     def add(self, seconds: float) -> None:
         """Count one refresh."""
         self._samples.append(seconds)

@@ -16,7 +16,7 @@ from itertools import islice
 from airside.model import Call, Fail, NotFound, Resource
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
-from airside.server.job import NEVER, Job
+from airside.server.job import NEVER, Job, call_limit
 from airside.server.latency import Latency
 from airside.server.schedule import CLOSE, Schedule
 from airside.server.tolerance import faulty, found, missing, recovered
@@ -26,6 +26,9 @@ log = logging.getLogger("airside.server")
 
 LEAD = 1.0
 """Seconds, beyond the agent's p95 latency, by which a refresh precedes the expected ask."""
+SLACK = 0.5
+"""Seconds by which an ask may come later than expected and still find the refresh that was made for it."""
+_TICK = 0.001  # seconds: less is no time left
 BATCH = 100
 """Jobs in one call of `get_many`."""
 OVERDUE = 5.0
@@ -61,20 +64,33 @@ class Refresher:
         self._give_up = give_up
         self._hooks = hooks
         self._latency: dict[Agent, Latency] = {}
-        self._ahead = Schedule[Job](self._start)
+        self._period: dict[Agent, float] = {}  # of the job whose period was learnt last
+        self._ahead = Schedule[Job](self._start_ahead)
         self._groups: dict[tuple[Agent, int], Group] = {}
         self._rounds = Schedule[Group](self._begin_round)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def refresh(self, job: Job) -> asyncio.Future[None]:
         """The refresh of a job that is under way, or a new one."""
-        if job.refresh is not None and self._is_overdue(job):
+        if job.refresh is not None and self.time_left(job) < _TICK:
             self._abandon(job, job.refresh)
         if job.refresh is None:
             self._ahead.plan(job, NEVER)
             self._start(job)
         assert job.refresh is not None  # noqa: S101 - `_start` sets it
         return job.refresh
+
+    def time_left(self, job: Job) -> float:
+        """Seconds until the refresh under way counts as failed.
+
+        Usually the agent's own timeout ends it first; this is for agents that ignore it. One that takes a second longer
+        than most is given up earlier, but not twice in a row: a backend that has become slow must come to its answer.
+        """
+        limit = job.agent.settings.call_timeout + OVERDUE
+        latency = self._latency.get(job.agent)
+        if self.by_itself and not job.was_abandoned and latency is not None and latency.is_known:
+            limit = min(limit, latency.p95 + LEAD)
+        return job.refreshing_since + limit - time.monotonic()
 
     def expect(self, job: Job, now: float) -> None:
         """Plan the refresh ahead of the next ask of a job that was just answered."""
@@ -111,6 +127,17 @@ class Refresher:
 
     # -- one by one -------------------------------------------------------------------------------------------------
 
+    def is_meant_for(self, job: Job, now: float) -> bool:
+        """True if the last answer was fetched ahead of the ask that comes now: it is that ask's own."""
+        return job.is_ahead and now - job.fresh_at < self._lead(job.agent) + SLACK
+
+    def _start_ahead(self, job: Job) -> None:
+        job.is_ahead = True
+        self._start(job)
+
+    def _lead(self, agent: Agent) -> float:
+        return self._latency_of(agent).p95 + LEAD
+
     def _start(self, job: Job) -> None:
         if job.refresh is not None:
             return
@@ -120,20 +147,18 @@ class Refresher:
             job.refreshing_since = time.monotonic()
             job.refresh = self._spawn(self._refresh_one(job))
 
-    def _is_overdue(self, job: Job) -> bool:
-        return time.monotonic() - job.refreshing_since > job.agent.settings.call_timeout + OVERDUE
-
     def _abandon(self, job: Job, refresh: asyncio.Future[None]) -> None:
         """Count a refresh that does not end as a fault: the job must not wait for it."""
         refresh.cancel()
-        error = TimeoutError(f"{job.agent.name} does not come back, though it was told to stop.")
+        error = TimeoutError(f"no answer from {job.agent.name} within {time.monotonic() - job.refreshing_since:.1f} s")
         began, job.refreshing_since = job.refreshing_since, time.monotonic()
+        job.was_abandoned = True
         job.refresh = self._spawn(self._judge(job, error, began))
 
     async def _refresh_one(self, job: Job) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(_limit(job.agent)):
+            async with asyncio.timeout(call_limit(job.agent)):
                 outcome: Resource | Exception = _checked(await job.agent.get(job.handle.meta, job.call), job.agent)
         except Exception as exc:  # noqa: BLE001 - whatever the agent raised, the task must not freeze for it
             outcome = exc
@@ -141,15 +166,18 @@ class Refresher:
             self._latency_of(job.agent).add(time.monotonic() - began)
             job.spare -= 1
         if job.refresh is asyncio.current_task():  # else it was abandoned
+            job.was_abandoned = False
             await self._judge(job, outcome, began)
 
     def _plan_ahead(self, job: Job) -> None:
         """Refresh once before the next ask, so late that the answer is news, unless one was made already."""
-        if not job.period or job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
+        if job.period:
+            self._period[job.agent] = job.period
+        next_ask = job.asked_at + (job.period or self._period.get(job.agent, 0.0))
+        if job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
-        lead = self._latency_of(job.agent).p95 + LEAD
-        due = max(job.next_ask - lead, job.fresh_at + job.fresh_for)
-        if due < job.next_ask:
+        due = max(next_ask - self._lead(job.agent), job.fresh_at + job.fresh_for)
+        if due < next_ask:
             self._ahead.plan(job, due)
 
     async def _judge(self, job: Job, outcome: Resource | Exception, began: float) -> None:
@@ -249,13 +277,14 @@ class Refresher:
         for job in jobs:
             job.refreshing_since = began
         try:
-            async with asyncio.timeout(_limit(agent)):
+            async with asyncio.timeout(call_limit(agent)):
                 answers = list(await agent.get_many([job.handle.meta for job in jobs], group.call))
             outcomes = _outcomes(answers, len(jobs), agent)
         except Exception as exc:  # noqa: BLE001 - as for one
             outcomes = [exc] * len(jobs)
         for job, outcome, refresh in zip(jobs, outcomes, waited, strict=True):
             if job.refresh is refresh:
+                job.was_abandoned = False
                 await self._judge(job, outcome, began)
             if refresh is not None and not refresh.done():
                 refresh.set_result(None)
@@ -280,11 +309,6 @@ class Refresher:
         self._hooks.tell(
             Event(what=what, task_type=handle.task_type.name, key=handle.key, message=message, seconds=seconds)
         )
-
-
-def _limit(agent: Agent) -> float:
-    """Seconds that one call may take. The agent's own limit comes first; this one is for agents that have none."""
-    return agent.settings.call_timeout + 1.0
 
 
 def _checked(resource: object, agent: Agent) -> Resource:

@@ -11,6 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 from airside.server.job import NEVER
 
+_EARLY = 0.001  # seconds: a timer may ring a little before its time
+
 
 class Timed(Protocol):
     """What can be scheduled. `due` is when it wants to be woken; `queued` belongs to the schedule."""
@@ -61,7 +63,7 @@ class Schedule(Generic[T]):
 
     def _ring(self) -> None:
         self._armed_for, self._timer = NEVER, None
-        now = time.monotonic()
+        now = time.monotonic() + _EARLY
         while self._heap and self._heap[0][0] <= now:
             place, _, thing = heapq.heappop(self._heap)
             if place != thing.queued:

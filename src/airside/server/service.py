@@ -87,12 +87,12 @@ class Service:
         self.uncertain = Uncertain(hooks)
         self.cancellation = Cancellation(hooks, self.uncertain)
         self.watch = Watch(self._serialise, settings, hooks, self._cancel_given_up, self._no_longer_asked_for)
-        earlier = EarlierAttempts(self.ledger, self.cancellation, self.uncertain, keys, hooks, self.watch.of_key)
+        self.earlier = EarlierAttempts(self.ledger, self.cancellation, self.uncertain, keys, hooks, self.watch.of_key)
         self.creation = Creation(
             self.ledger,
             self.cancellation,
             self.uncertain,
-            earlier,
+            self.earlier,
             keys,
             hooks,
             read=self._transfer.read,

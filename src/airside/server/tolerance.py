@@ -62,14 +62,20 @@ def faulty(job: Job, error: Exception, now: float) -> Resource:
         job.given_up = True
         return Resource(Phase.RETRYABLE_FAILED, message=message, code="BackendUnreachable")
     job.retry_at = now + backoff(job.failures, error)
+    job.held_until = now + asked_pause(error)
     return replace(_last(job), message=f"The last check failed: {text}. Trying again.")
 
 
 def backoff(failures: int, error: Exception) -> float:
     """Seconds to wait after so many failures in a row: doubling with jitter, and as long as the backend asks for."""
     usual = _jitter(min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
+    return max(usual, asked_pause(error) * random.uniform(1.0, 1.2))  # noqa: S311 - spreads load
+
+
+def asked_pause(error: Exception) -> float:
+    """Seconds for which the backend asks to be left alone."""
     asked = error.after if isinstance(error, Retry) and error.after is not None else 0.0
-    return max(usual, min(asked, MAX_RETRY_AFTER) * random.uniform(1.0, 1.2))  # noqa: S311 - spreads load
+    return min(asked, MAX_RETRY_AFTER)
 
 
 def _jitter(seconds: float) -> float:

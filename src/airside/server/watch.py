@@ -75,10 +75,11 @@ class Watch:
         self._asked(job, now)
         if job.is_over and job.answer:
             return job.answer
-        if not self._is_fresh(job, now):
+        if not self._is_fresh(job, now) and not self._refresher.is_meant_for(job, now):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
             await self._wait(job, call, now)
+        job.is_ahead = False
         if not job.answer:
             await self.record(job, nothing_known(job))
         self._refresher.expect(job, now)
@@ -122,11 +123,11 @@ class Watch:
 
     def _asked(self, job: Job, now: float) -> None:
         """Learn how often this job is asked for."""
-        if job.next_ask:
+        if job.asks:
             interval = now - job.asked_at
             job.period = interval if not job.period else 0.75 * job.period + 0.25 * interval
         job.asked_at = now
-        job.next_ask = now + job.period
+        job.asks = min(job.asks + 1, 2)
         job.spare += 1
         if not job.is_dropped:
             self._jobs.move_to_end(job.identity)
@@ -159,17 +160,22 @@ class Watch:
         return now - job.fresh_at < (job.fresh_for if limit is None else limit)
 
     async def _wait(self, job: Job, call: Call, asked: float) -> None:
-        """Wait for an answer that is not older than this ask. A refresh that fails is repeated while there is time."""
+        """Wait for an answer that is not older than this ask. A refresh that fails is repeated while there is time.
+
+        An ask is worth a call, even while failed refreshes back off, unless the backend asked to be left alone.
+        """
         limit = self._settings.max_wait if call.deadline is None else min(self._settings.max_wait, patience(call))
-        until = asked + limit
+        until, pause_until = asked + limit, job.held_until
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
                 while job.fresh_at < asked and not job.is_over:
                     if job.refresh is None and self._refresher.by_itself:
-                        if job.retry_at >= until:
+                        if pause_until >= until:
                             return
-                        await asyncio.sleep(job.retry_at - time.monotonic())
-                    await asyncio.shield(self._refresher.refresh(job))
+                        await asyncio.sleep(pause_until - time.monotonic())
+                    refresh = self._refresher.refresh(job)
+                    await asyncio.wait((refresh,), timeout=max(0.001, self._refresher.time_left(job)))
+                    pause_until = job.retry_at
                     if not self._refresher.by_itself:
                         return
 

@@ -273,8 +273,8 @@ def test_a_fault_of_any_kind_keeps_the_last_phase_and_the_retries_back_off(virtu
         before = len(backend.asked)
         assert set(await bench.poll(job, 100)) == {Phase.RUNNING}
         gaps = pauses(backend.asked[before:])
-        assert max(gaps) < 73.0
-        assert gaps[-1] > 47.0
+        assert max(gaps) < 31.0  # an ask is worth a call ...
+        assert len(gaps) < 1.2 * 100 + 10  # ... and few more are made
         broken = False
         await asyncio.sleep(80.0)
         resource = await bench.ask(job)

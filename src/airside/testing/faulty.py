@@ -1,0 +1,278 @@
+"""A backend that breaks: jobs over HTTP, where a share of all calls goes wrong at random, and agents for it.
+
+It counts the jobs it was asked to make by their key, so that a test can tell whether one was lost or made twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from airside.model import Call, NotFound, Phase, Resource, Retry, Task
+from airside.sdk.agent import AsyncAgent
+
+FAULTS = ("timeout", "reset", "429", "401", "503", "malformed", "hang")
+"""How a call may go wrong: a late 504, a closed connection, a status, a body that is no JSON, no answer at all."""
+
+
+@dataclass(slots=True, eq=False)
+class BackendJob:
+    """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`."""
+
+    id: str
+    key: str
+    made_at: float
+    ends_at: float
+    cancel_asked_at: float | None = None
+    cancelled_at: float | None = None
+
+    @property
+    def state(self) -> str:
+        """RUNNING, SUCCEEDED or CANCELLED, now."""
+        now = time.monotonic()
+        if self.cancelled_at is not None and self.cancelled_at <= min(now, self.ends_at):
+            return "CANCELLED"
+        return "SUCCEEDED" if now >= self.ends_at else "RUNNING"
+
+    @property
+    def is_live(self) -> bool:
+        """True if it is neither over nor cancelled."""
+        return self.state == "RUNNING"
+
+
+class FaultyBackend:
+    """The backend, on a free port of loopback: `async with FaultyBackend(faults=0.3, seed=7) as backend`.
+
+    `faults` is the share of calls that go wrong, each in a way drawn from `kinds`; a create that goes wrong has made
+    its job or not, by the toss of a coin. `latency` is the range of seconds that a call takes, drawn by its logarithm,
+    so that most are quick and some slow. `cancel_seconds` is how long a job goes on after a cancel was accepted.
+    """
+
+    def __init__(
+        self,
+        *,
+        faults: float = 0.0,
+        latency: tuple[float, float] = (0.0, 0.0),
+        kinds: tuple[str, ...] = FAULTS,
+        retry_after: int = 1,
+        cancel_seconds: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.faults = faults
+        self.latency = latency
+        self.kinds = kinds
+        self.retry_after = retry_after
+        self.cancel_seconds = cancel_seconds
+        self.url = ""
+        self.jobs: dict[str, BackendJob] = {}
+        self.calls: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self._random = random.Random(seed)  # noqa: S311 - a test must be repeatable
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=4096)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def of_key(self, key: str) -> list[BackendJob]:
+        """The jobs that were made for a key, the first one first."""
+        return [job for job in self.jobs.values() if job.key == key]
+
+    def live(self) -> list[BackendJob]:
+        """The jobs that run now."""
+        return [job for job in self.jobs.values() if job.is_live]
+
+    # -- HTTP -------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            await self._answer(method, target, writer)
+        except (OSError, asyncio.IncompleteReadError):
+            pass  # the client is gone
+        except asyncio.CancelledError:
+            pass  # the backend is closed
+        finally:
+            self._open.discard(task)
+            writer.close()
+
+    async def _answer(self, method: str, target: str, writer: asyncio.StreamWriter) -> None:
+        self.calls[method] += 1
+        fault = self._random.choice(self.kinds) if self._random.random() < self.faults else ""
+        low, high = self.latency
+        delay = low * (high / low) ** self._random.random() if low else high
+        takes_effect = not fault or self._random.random() < 0.5
+        await asyncio.sleep(delay / 2)
+        status, body = self._carry_out(method, target) if takes_effect else (500, {})
+        await asyncio.sleep(delay / 2)
+        if fault:
+            self.failed[fault] += 1
+            await self._fail(fault, writer)
+        else:
+            _write(writer, status, json.dumps(body))
+
+    async def _fail(self, fault: str, writer: asyncio.StreamWriter) -> None:
+        match fault:
+            case "timeout":
+                _write(writer, 504, "upstream timed out")
+            case "reset":
+                writer.transport.abort()
+            case "429":
+                _write(writer, 429, "slow down", f"Retry-After: {self.retry_after}\r\n")
+            case "401" | "503":
+                _write(writer, int(fault), "no")
+            case "malformed":
+                _write(writer, 200, '{"state": "RUNN')
+            case "hang":
+                await asyncio.sleep(3600.0)
+
+    def _carry_out(self, method: str, target: str) -> tuple[int, Mapping[str, Any]]:
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        job = self.jobs.get(parts.path.rpartition("/")[2])
+        if method == "POST":
+            return 200, {"id": self._make(query).id}
+        if parts.path == "/jobs":
+            return 200, {"ids": [one.id for one in self.of_key(query["key"])]}
+        if job is None:
+            return 404, {}
+        if method == "DELETE" and job.cancel_asked_at is None:
+            job.cancel_asked_at = time.monotonic()
+            job.cancelled_at = job.cancel_asked_at + self.cancel_seconds
+        return 200, {"state": job.state}
+
+    def _make(self, query: Mapping[str, str]) -> BackendJob:
+        key = query["key"]
+        same = self.of_key(key) if query.get("once") else []
+        if same:
+            return same[0]
+        now = time.monotonic()
+        job = BackendJob(f"j{len(self.jobs)}", key, now, now + float(query["seconds"]))
+        self.jobs[job.id] = job
+        return job
+
+
+def _write(writer: asyncio.StreamWriter, status: int, body: str, header: str = "") -> None:
+    head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{header}\r\n"
+    writer.write((head + body).encode())
+
+
+PATIENCE = 3.0
+"""Seconds that the agents' HTTP client waits for an answer, as any client does."""
+
+
+async def ask(method: str, url: str) -> Any:
+    """The JSON that the backend answers. Raises `Retry`, `NotFound`, `OSError`, or `ValueError` for a bad body."""
+    async with asyncio.timeout(PATIENCE):
+        return await _ask(method, url)
+
+
+async def _ask(method: str, url: str) -> Any:
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        writer.write(f"{method} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head:
+        raise ConnectionResetError("the backend closed the connection")
+    status = int(head.split(b" ", 2)[1])
+    if status == 404:
+        raise NotFound("no such job")
+    if status >= 400:
+        after = next((line for line in head.split(b"\r\n") if line.startswith(b"Retry-After: ")), b"")
+        raise Retry(f"the backend answered {status}", after=float(after[13:]) if after else None)
+    return json.loads(body)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """The metadata of a job at the faulty backend."""
+
+    id: str
+
+
+class BareAgent(AsyncAgent[Ticket]):
+    """An agent of the faulty backend without token and without `find`: a lost create is lost.
+
+    The task's config names the backend's `url` and the `seconds` that the job takes.
+    """
+
+    task_type = "faulty_bare"
+    max_age = 1.0
+    call_timeout = 4.0
+    create_timeout = 60.0
+
+    @dataclass(frozen=True)
+    class Options:
+        """`url` is the backend's."""
+
+        url: str = ""
+        seconds: float = 5.0
+        once: bool = field(default=False)
+
+    async def open(self, options: Options) -> None:
+        """Remember where the backend is."""
+        self.options = options
+
+    async def create(self, task: Task) -> Ticket:
+        """Make the job."""
+        seconds = task.config.get("seconds", self.options.seconds)
+        once = "&once=1" if self.create_is_idempotent else ""
+        made = await ask("POST", f"{self.options.url}/jobs?key={task.key}&seconds={seconds}{once}")
+        return Ticket(made["id"])
+
+    async def get(self, job: Ticket) -> Resource:
+        """How it stands."""
+        state = (await ask("GET", f"{self.options.url}/jobs/{job.id}"))["state"]
+        return Resource(Phase.ABORTED if state == "CANCELLED" else Phase[state])
+
+    async def delete(self, job: Ticket, call: Call) -> None:
+        """Cancel it."""
+        del call
+        await ask("DELETE", f"{self.options.url}/jobs/{job.id}")
+
+
+class TokenAgent(BareAgent):
+    """The same, with a native token: the same key makes one job."""
+
+    task_type = "faulty_token"
+    create_is_idempotent = True
+
+
+class FindingAgent(BareAgent):
+    """The same, with a strongly consistent look-up by key."""
+
+    task_type = "faulty_find"
+
+    async def find(self, task: Task, key: str) -> Ticket | None:
+        """The first job of the key."""
+        del task
+        ids = (await ask("GET", f"{self.options.url}/jobs?key={key}"))["ids"]
+        return Ticket(ids[0]) if ids else None

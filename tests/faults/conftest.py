@@ -1,0 +1,42 @@
+"""What the proofs share: replicas that can be killed, and a place for their figures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from airside.testing.replicas import Replica
+
+AGENTS = ("TokenAgent", "FindingAgent", "BareAgent")
+StartReplicas = Callable[..., Awaitable[list[Replica]]]
+
+
+@pytest.fixture
+async def replicas() -> AsyncIterator[StartReplicas]:
+    """Start replicas that serve the agents of a faulty backend; they are killed after the test."""
+    started: list[Replica] = []
+
+    async def start(url: str, count: int = 1, **options: Any) -> list[Replica]:
+        tables = {name: {"url": url, **options} for name in AGENTS}
+        for _ in range(count):
+            replica = Replica([f"airside.testing.faulty:{name}" for name in AGENTS], tables)
+            await replica.start()
+            started.append(replica)
+        return started
+
+    yield start
+    for replica in started:
+        await replica.stop()
+
+
+@pytest.fixture
+def figures(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Print a proof's figures, one line, also when all is well."""
+
+    def show(title: str, **values: object) -> None:
+        with capsys.disabled():
+            print(f"\n{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
+
+    return show

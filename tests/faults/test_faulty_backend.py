@@ -1,0 +1,84 @@
+"""A backend that fails at random: no task is frozen or wrongly failed, no poll fails, and ends are told in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from airside.model import Phase
+from airside.testing.engine_model import EngineModel, Outcome
+from airside.testing.faulty import BackendJob, FaultyBackend
+from airside.testing.replicas import Replica
+
+StartReplicas = Callable[..., Awaitable[list[Replica]]]
+Figures = Callable[..., None]
+
+
+async def drive(replica: Replica, jobs: int, resync: float, seconds: float) -> list[Outcome]:
+    """Run so many tasks, begun over one resync, each of about `seconds`, with an engine like Flyte's."""
+    chance = random.Random(1)  # noqa: S311 - repeatable
+    async with EngineModel(replica.address, resync=resync) as engine:
+
+        async def one(number: int) -> Outcome:
+            await asyncio.sleep(chance.uniform(0, resync))
+            config = {"seconds": chance.uniform(0.2, 1.8) * seconds}
+            return await engine.run("faulty_token", f"task{number}", config=config)
+
+        return await asyncio.gather(*(one(number) for number in range(jobs)))
+
+
+def lateness(outcome: Outcome, job: BackendJob, lead: float) -> int:
+    """How many asks came long enough after the job's end and did not tell it."""
+    return sum(ask >= job.ends_at + lead for ask in outcome.asks) - 1
+
+
+@pytest.mark.parametrize(
+    ("jobs", "resync", "seconds", "latency", "allowed"),
+    [
+        pytest.param(100, 3.0, 6.0, (0.01, 0.2), 2, id="short"),
+        pytest.param(1000, 30.0, 120.0, (0.05, 2.0), 15, id="full", marks=pytest.mark.faults),
+    ],
+)
+async def test_faults_cost_no_task(
+    replicas: StartReplicas,
+    figures: Figures,
+    jobs: int,
+    resync: float,
+    seconds: float,
+    latency: tuple[float, float],
+    allowed: int,
+) -> None:
+    async with FaultyBackend(faults=0.3, latency=latency, seed=7) as backend:
+        (replica,) = await replicas(backend.url)
+        outcomes = await drive(replica, jobs, resync, seconds)
+        by_id = {job.key: job for job in backend.jobs.values()}
+        assert len(by_id) == len(backend.jobs), "two jobs for one key"
+    wrong = [one for one in outcomes if one.phase is not Phase.SUCCEEDED]
+    assert not wrong, [(one.phase.name, one.message, one.create_errors) for one in wrong]
+    lead = latency[1] * 0.85 + 1.0  # latencies are drawn by their logarithm: the p95 is below that
+    late = [one for one in outcomes if lateness(one, job_of(one, by_id), lead) > 0]
+    learnt = [one for one in late if job_of(one, by_id).ends_at > one.asks[1]]
+    frozen = sum(one.is_frozen for one in outcomes)
+    failed_polls = sum(one.failed_polls for one in outcomes)
+    figures(
+        f"{jobs} jobs, 30 % faults",
+        frozen=frozen,
+        wrongly_failed=len(wrong),
+        failed_GetTask=failed_polls,
+        of=sum(len(one.asks) for one in outcomes),
+        ends_told_one_ask_late=len(learnt),
+        and_before_the_period_was_learnt=len(late) - len(learnt),
+        backend_calls=sum(backend.calls.values()),
+        of_them_failed=sum(backend.failed.values()),
+    )
+    assert (frozen, failed_polls) == (0, 0)
+    assert len(learnt) <= allowed
+
+
+def job_of(outcome: Outcome, jobs: dict[str, BackendJob]) -> BackendJob:
+    from airside.server.handle import unseal
+
+    return jobs[unseal(outcome.handles[-1]).key]
