@@ -176,6 +176,8 @@ class Watch:
                     refresh = self._refresher.refresh(job)
                     await asyncio.wait((refresh,), timeout=max(0.001, self._refresher.time_left(job)))
                     pause_until = job.retry_at
+                    if refresh is job.refresh and refresh.done():  # the service stops
+                        return
                     if not self._refresher.by_itself:
                         return
 

@@ -19,11 +19,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_000.0
+        self.turns = 0
         select = self._selector.select  # type: ignore[attr-defined]
 
         def jump(timeout: float | None = None) -> Any:
             if timeout is None:
                 raise RuntimeError("everything waits, and no timer is set")
+            self.turns = self.turns + 1 if timeout < 1e-6 else 0
+            if self.turns > 50_000:
+                raise RuntimeError("the loop turns and turns, and no time passes")
             self.now += timeout
             return select(0)
 
