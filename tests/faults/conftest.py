@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +15,15 @@ StartReplicas = Callable[..., Awaitable[list[Replica]]]
 
 
 @pytest.fixture
-async def replicas() -> AsyncIterator[StartReplicas]:
+async def replicas(tmp_path: Path) -> AsyncIterator[StartReplicas]:
     """Start replicas that serve the agents of a faulty backend; they are killed after the test."""
     started: list[Replica] = []
 
     async def start(url: str, count: int = 1, **options: Any) -> list[Replica]:
         tables = {name: {"url": url, **options} for name in AGENTS}
         for _ in range(count):
-            replica = Replica([f"airside.testing.faulty:{name}" for name in AGENTS], tables)
+            names = [f"airside.testing.faulty:{name}" for name in AGENTS]
+            replica = Replica(names, tables, tmp_path / f"replica{len(started)}.log")
             await replica.start()
             started.append(replica)
         return started

@@ -17,7 +17,7 @@ from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
 from airside.server.job import call_limit
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
-from airside.server.order import Order, Request, call_of, earlier_attempt, fingerprint, patience
+from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
 from airside.server.tolerance import FIRST_BACKOFF, asked_pause, backoff
 from airside.server.uncertain import Uncertain
@@ -36,12 +36,14 @@ HOLD_BACK = 60.0
 
 Read = Callable[[Order], Awaitable[Task]]
 Write = Callable[[Resource, Handle], Awaitable[bytes]]
+Promised = Callable[[bytes], Awaitable[None]]
 
 
 class Creation:
     """Carries out creates.
 
-    `read` makes the task of an order; `write` serialises a result for a handle.
+    `read` makes the task of an order; `write` serialises a result for a handle; `promised` is told of each pending
+    handle before it goes out.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Creation:
         *,
         read: Read,
         write: Write,
+        promised: Promised,
     ) -> None:
         self.ledger = ledger
         self._cancellation = cancellation
@@ -64,6 +67,7 @@ class Creation:
         self._hooks = hooks
         self._read = read
         self._write = write
+        self._promised = promised
         self._unfaithful: set[Agent] = set()  # agents whose `find` does not give what their `create` had given
 
     async def create(
@@ -100,7 +104,9 @@ class Creation:
             return answer
         entry.promised = True
         self._tell(What.PENDING, order)
-        return self._pending(order)
+        sealed = self._pending(order)
+        await self._promised(sealed)
+        return sealed
 
     # -- pending handles --------------------------------------------------------------------------------------------
 
@@ -230,10 +236,9 @@ class Creation:
         """Clear the way, look whether the job is there, else make it."""
         agent, finds = order.agent, "find" in order.agent.supports
         if not order.only_finds and entry.made is None and not entry.stopped:
-            if (before := earlier_attempt(order.request, order.first_attempt)) is not None:
-                adopted = await self._earlier.adopt_or_cancel(order, task, *before)
-                if adopted is not None:
-                    return adopted
+            adopted = await self._earlier.adopt_or_cancel(order, task)
+            if adopted is not None:
+                return adopted
             if len(self._cancellation):
                 await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
         if entry.made is None:
@@ -243,6 +248,9 @@ class Creation:
             if order.only_finds and finds:
                 raise Retry("no job shows yet")
             if entry.stopped and (finds or not tries):  # else only its repetition tells what a failed try has made
+                if not finds:
+                    reason = "its create was stopped before it was sent, but another process may have sent it"
+                    self._uncertain.add(reason, call=call, agent=agent)
                 raise Undone("The create was stopped before there was a job.")
             entry.made = await _begun(agent, task, call, entry)
         if finds and not agent.settings.create_is_idempotent:

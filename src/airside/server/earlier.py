@@ -15,14 +15,16 @@ from airside.server.cancellation import Cancellation, NotCancelled
 from airside.server.handle import Kind, SigningKeys, unseal
 from airside.server.job import Job, call_limit
 from airside.server.ledger import Entry, Ledger
-from airside.server.order import Order, call_of
+from airside.server.order import Order, call_of, earlier_attempts
 from airside.server.schedule import CLOSE
 from airside.server.uncertain import Uncertain
 from airside.wire.status import sentence
 
 log = logging.getLogger("airside.server")
 
-LOOKS = (1.0, 4.0, 15.0, 40.0)
+LOOKED_BACK = 5
+"""Attempts before a new one that are looked at."""
+LOOKS = (0.5, 1.5, 4.0, 14.0, 40.0)
 """Seconds between the looks for a job that another process may have been making when it was no longer wanted."""
 
 
@@ -46,23 +48,26 @@ class EarlierAttempts:
         self._watched = watched
         self._looking: set[asyncio.Task[None]] = set()
 
-    async def adopt_or_cancel(self, order: Order, task: Task, key: str, prefix: str) -> bytes | None:
-        """The job of the earlier attempt (its key and output prefix) if it may be taken over; else None, once that job
-        is known to be over.
+    async def adopt_or_cancel(self, order: Order, task: Task) -> bytes | None:
+        """The earlier attempt's job if it may be taken over; else None, once that job is known to be over.
 
-        Raises `Retry` if it cannot be cancelled: two attempts of one task must not run side by side.
+        An attempt that this process knows has cleared the way in its turn; the one before an unknown attempt is looked
+        at too. Raises `Retry` if a job cannot be cancelled: two attempts of one task must not run side by side.
         """
-        entry = self._ledger.get(key)
-        if entry is not None and entry.task is not None:
-            adopted = await self._take_over_or_stop(order, entry)
-            if adopted is not None:
-                return adopted
-        try:
-            if await self._cancellation.settled(key):
-                return None
-            await self._cancel(order, entry, replace(task, key=key, output_prefix=prefix))
-        except NotCancelled as exc:
-            raise Retry(f"The job of the attempt before may be running and could not be cancelled: {exc}") from exc
+        for key, prefix in earlier_attempts(order.request, order.first_attempt, LOOKED_BACK):
+            entry = self._ledger.get(key)
+            if entry is not None and entry.task is not None:
+                adopted = await self._take_over_or_stop(order, entry)
+                if adopted is not None:
+                    return adopted
+            try:
+                if not await self._cancellation.settled(key):
+                    await self._cancel(order, entry, replace(task, key=key, output_prefix=prefix))
+            except NotCancelled as exc:
+                text = "The job of the attempt before may be running and could not be cancelled"
+                raise Retry(f"{text}: {exc}") from exc
+            if (entry is not None and entry.answer) or self._watched(key) is not None:
+                break
         return None
 
     async def _take_over_or_stop(self, order: Order, entry: Entry) -> bytes | None:
@@ -121,10 +126,8 @@ class EarlierAttempts:
             except Exception as exc:  # noqa: BLE001 - it is looked for again
                 log.info("looking for a job that is not to be failed: %s", sentence(exc), extra={"key": task.key})
                 continue
-            if meta is not None:
-                if not await _is_over(agent, meta, call):
-                    self._cancellation.begin(agent, meta, call)
-                return
+            if meta is not None and not await _is_over(agent, meta, call):
+                self._cancellation.begin(agent, meta, call)
 
     async def close(self) -> None:
         """Look for no more jobs."""

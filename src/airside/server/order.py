@@ -16,6 +16,9 @@ from airside.server.declared import pack_declared
 from airside.server.handle import Handle
 from airside.wire.template import Declared, read_interface, template_id
 
+DIGITS = 4
+"""A longer number at the end of an output prefix is not an attempt's."""
+
 Request: TypeAlias = connector_pb2.CreateTaskRequest
 
 
@@ -92,14 +95,18 @@ def patience(deadline: float | None) -> float | None:
     return max(0.0, remaining - max(0.01, 0.2 * remaining))
 
 
-def earlier_attempt(request: Request, first: int) -> tuple[str, str] | None:
-    """The key and output prefix of the attempt before this one, if the prefix ends with a later attempt's number."""
+def earlier_attempts(request: Request, first: int, most: int) -> list[tuple[str, str]]:
+    """Key and output prefix of at most so many attempts before this one, the latest first.
+
+    There are none unless the prefix ends with the number of a later attempt than the first.
+    """
     base, _, last = request.output_prefix.rstrip("/").rpartition("/")
-    if not base or not last.isascii() or not last.isdecimal() or str(int(last)) != last or int(last) <= first:
-        return None
-    template, prefix = request.template, f"{base}/{int(last) - 1}"
-    key = attempt_key(template.type, template.task_type_version, template_id(template), prefix)
-    return key, prefix
+    if not base or not last.isascii() or not last.isdecimal() or len(last) > DIGITS or str(int(last)) != last:
+        return []
+    template, number = request.template, int(last)
+    identity = template_id(template)
+    prefixes = [f"{base}/{one}" for one in range(number - 1, max(first, number - most) - 1, -1)]
+    return [(attempt_key(template.type, template.task_type_version, identity, one), one) for one in prefixes]
 
 
 def fingerprint(request: Request) -> bytes:

@@ -97,6 +97,7 @@ class Service:
             hooks,
             read=self._transfer.read,
             write=self._transfer.result,
+            promised=self._watch_pending,
         )
         self._names = frozenset(task_type.name for task_type in self.agents)
         self._keys = keys
@@ -209,6 +210,10 @@ class Service:
         """The job is honest, but nobody here can answer for it now: RUNNING from the start, with the reason."""
         self._tell(What.UNSERVED, named, reason)
         return replace(handle, created_at=0.0), AbsentAgent(reason, self.settings.unserved_tolerance)
+
+    async def _watch_pending(self, sealed: bytes) -> None:
+        """Watch a pending create from its beginning, so that it is noticed if nobody ever asks for it."""
+        await self._job(sealed, self._unseal(sealed).task_type, None)
 
     def _opened(self, sealed: bytes) -> tuple[Handle, Agent]:
         handle = self._unseal(sealed)

@@ -227,7 +227,7 @@ class BareAgent(AsyncAgent[Ticket]):
     task_type = "faulty_bare"
     max_age = 1.0
     call_timeout = 4.0
-    create_timeout = 60.0
+    create_timeout = 20.0
 
     @dataclass(frozen=True)
     class Options:

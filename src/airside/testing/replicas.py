@@ -8,9 +8,11 @@ import multiprocessing
 import socket
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from airside.model import UsageError
+from airside.observe.logs import configure
 from airside.sdk.adapt import adapt
 from airside.server.settings import ServerSettings
 
@@ -20,14 +22,23 @@ _START = 30.0
 class Replica:
     """One process of the service on a port of its own, which it keeps over its deaths.
 
-    `agents` are their classes as "module:Class", `options` the tables of airside.toml by agent name.
+    `agents` are their classes as "module:Class", `options` the tables of airside.toml by agent name. The log, which
+    outlives the process, goes to `log_file`, a JSON object a line.
     """
 
-    def __init__(self, agents: Sequence[str], options: Mapping[str, Mapping[str, Any]], **settings: Any) -> None:
+    def __init__(
+        self, agents: Sequence[str], options: Mapping[str, Mapping[str, Any]], log_file: Path, **settings: Any
+    ) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        order = {"agents": list(agents), "options": options, "settings": {**settings, "port": self.port}}
+        self.log_file = log_file
+        order = {
+            "agents": list(agents),
+            "options": options,
+            "settings": {**settings, "port": self.port},
+            "log_file": str(log_file),
+        }
         self._order = json.dumps(order)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["airside.testing.replicas", "airside.server.app"])
@@ -77,7 +88,10 @@ class Replica:
 
 
 def _serve(order: str, pipe: Connection) -> None:
-    asyncio.run(_serve_until_killed(json.loads(order), pipe))
+    plan = json.loads(order)
+    with Path(plan["log_file"]).open("a", buffering=1) as log_file:
+        configure("json", stream=log_file)
+        asyncio.run(_serve_until_killed(plan, pipe))
 
 
 async def _serve_until_killed(order: dict[str, Any], pipe: Connection) -> None:

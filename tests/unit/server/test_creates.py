@@ -162,6 +162,7 @@ class World:
     handles: dict[int, bytes] = field(default_factory=dict)
     answered: set[bytes] = field(default_factory=set)
     was_killed: bool = False
+    was_lost: bool = False
     deleted: set[int] = field(default_factory=set)
     calls: set[asyncio.Task[None]] = field(default_factory=set)
     creating: set[asyncio.Task[bytes]] = field(default_factory=set)
@@ -199,6 +200,8 @@ class World:
         if handle is None:
             return True
         self.deleted.add(self.attempt)
+        for call in self.creating:
+            call.cancel()  # an engine does one thing at a time
         try:
             await self.replicas[which].service.delete(handle, TYPE, None, asyncio.get_running_loop().time() + 2.0)
         except Exception:
@@ -215,7 +218,7 @@ class World:
         if self.attempt == attempt:
             self.attempt += 1
             for call in self.creating:
-                call.cancel()  # an engine does not wait for two attempts
+                call.cancel()
             await self.create(which, patience, vanish)
 
     async def step(self, name: str, which: int, first: float | None, second: float | None) -> None:
@@ -235,6 +238,7 @@ class World:
                 await self.replicas[which].kill()
                 self.replicas[which] = Replica(self.backend, self.way)
             case _:
+                self.was_lost = self.was_lost or name in {"lose", "stick"}
                 self.backend.fault = {"break": "before", "lose": "after", "stick": "hang"}.get(name, "")
         await asyncio.sleep((first or 0.2) / 2)
 
@@ -271,8 +275,10 @@ class World:
         names = {job.key for job in live}
         if self.way == "token":
             assert max(Counter(job.key for job in self.backend.jobs).values(), default=0) <= 1, "two jobs for one token"
-        if self.way != "neither" and not (self.was_killed and len(self.replicas) > 1):
-            # If a process dies in the middle while another makes the same attempt, a look-up cannot tell of both jobs.
+        # If two processes make the same attempt at once and the answer to one is lost, or it dies, then a look-up,
+        # which gives one job, cannot tell that there are two.
+        blind = self.way == "find" and len(self.replicas) > 1 and (self.was_killed or self.was_lost)
+        if self.way != "neither" and not blind:
             assert len(names) == len(live), f"two live jobs of one attempt: {live}"
         holder = self.handles.get(self.attempt) if self.attempt not in self.deleted else None
         held = self.held(holder)
@@ -281,7 +287,7 @@ class World:
         listed = {key for replica in self.replicas for key in replica.service.uncertain._doubts}
         for job in live:
             held_too = self.way == "neither" and job.name.encode() in self.answered  # one for each process
-            known = job is held or held_too or job.key in listed or job.maker.is_dead or self.was_killed
+            known = job is held or blind or held_too or job.key in listed or job.maker.is_dead or self.was_killed
             assert known, f"{job.name} runs for nobody and is not listed"
 
     def held(self, handle: bytes | None) -> RemoteJob | None:

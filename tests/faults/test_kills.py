@@ -1,0 +1,184 @@
+"""The service is killed at random instants, in the middle of creates, with deadlines that pass and clients that vanish.
+
+Two replicas, and an engine that repeats a create whose answer it never saw, or begins the next attempt. Counted at the
+backend, apart for agents with a native token, with `find`, and with neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc.aio
+import pytest
+
+from airside.model import TaskType
+from airside.model.task import attempt_key
+from airside.server.handle import Kind, unseal
+from airside.testing.client import RawClient, task_template
+from airside.testing.faulty import BackendJob, FaultyBackend
+from airside.testing.replicas import Replica
+from airside.wire.template import template_id
+
+StartReplicas = Callable[..., Awaitable[list[Replica]]]
+Figures = Callable[..., None]
+TYPES = ("faulty_token", "faulty_find", "faulty_bare")
+ENDLESS = 100_000.0
+
+
+@dataclass
+class Story:
+    """One task: the handles of its attempts that reached the engine, by attempt."""
+
+    task_type: str
+    name: str
+    handles: dict[int, list[bytes]] = field(default_factory=dict)
+    attempt: int = 0
+
+    def prefix(self, attempt: int) -> str:
+        return f"s3://bucket/{self.name}/n0/data/{attempt}"
+
+    def key(self, attempt: int) -> str:
+        named = TaskType(self.task_type)
+        return attempt_key(named.name, named.version, template_id(task_template(named.name)), self.prefix(attempt))
+
+
+class Engine:
+    """Creates endless jobs at two replicas that die under it."""
+
+    def __init__(self, replicas: list[Replica], chance: random.Random) -> None:
+        self._clients = [RawClient(grpc.aio.insecure_channel(replica.address)) for replica in replicas]
+        self._chance = chance
+        self.lost = self.creates = self.vanished = 0
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.channel.close(None)
+
+    async def tell(self, story: Story) -> None:
+        """Create until an attempt's handle has come. An error begins the next attempt; only an engine that died itself
+        asks for the same attempt again, once it is back."""
+        while story.attempt not in story.handles:
+            vanished = self.vanished
+            if await self.create(story):
+                break
+            if self.vanished > vanished:
+                await asyncio.sleep(1.0)
+            else:
+                story.attempt += 1
+        for _ in range(self._chance.choice((0, 0, 1))):
+            await self.create(story)  # the engine lost its own state and asks again
+
+    async def create(self, story: Story) -> bool:
+        attempt, client = story.attempt, self._chance.choice(self._clients)
+        template = task_template(story.task_type)
+        request = client.create_request(template=template, prefix=story.prefix(attempt), attempt=attempt)
+        deadline = self._chance.choice((0.05, 0.3, 3.0))
+        vanish = self._chance.choice((None, None, 0.02, 0.15))
+        self.creates += 1
+        call = asyncio.create_task(client.call("CreateTask", request, timeout=deadline))
+        try:
+            answer = await asyncio.wait_for(call, vanish)
+        except TimeoutError:
+            self.vanished += 1
+        except grpc.aio.AioRpcError:
+            self.lost += 1
+            await asyncio.sleep(0.05)
+        else:
+            story.handles.setdefault(attempt, []).append(bytes(answer.resource_meta))
+            return True
+        return False
+
+    async def ask(self, story: Story, handle: bytes) -> None:
+        for client in self._clients:
+            await client.call("GetTask", client.job_request("GetTaskRequest", handle, story.task_type))
+
+
+async def killer(replicas: list[Replica], kills: int, chance: random.Random, done: asyncio.Event) -> None:
+    """Kill one replica or the other at random instants; the other one serves meanwhile."""
+    for _ in range(kills):
+        await asyncio.sleep(chance.uniform(0.02, 0.4))
+        victim = chance.choice(replicas)
+        await victim.kill()
+        await victim.start()
+    done.set()
+
+
+def listed_by(replica: Replica) -> set[str]:
+    """The keys of the jobs that the service has said may be running. Its page dies with it, its log does not."""
+    lines = map(json.loads, replica.log_file.read_text().splitlines())
+    return {line["key"] for line in lines if line["message"].startswith("a job may be running")}
+
+
+def held(story: Story, job: BackendJob) -> bool:
+    """True if the engine has a handle of the story's last attempt that leads to this job."""
+    for handle in map(unseal, story.handles.get(story.attempt, [])):
+        if handle.kind is Kind.JOB and json.loads(handle.meta)["id"] == job.id:
+            return True
+        if handle.kind is Kind.PENDING and handle.key == job.key:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("kills", "settle"),
+    [pytest.param(20, 12.0, id="short"), pytest.param(500, 75.0, id="full", marks=pytest.mark.faults)],
+)
+async def test_killed_at_random_instants(replicas: StartReplicas, figures: Figures, kills: int, settle: float) -> None:
+    chance = random.Random(kills)  # noqa: S311 - repeatable
+    stories: list[Story] = []
+    async with FaultyBackend(latency=(0.01, 0.3), seed=3) as backend:
+        pair = await replicas(backend.url, count=2, seconds=ENDLESS)
+        engine, done = Engine(pair, chance), asyncio.Event()
+        killing = asyncio.create_task(killer(pair, kills, chance, done))
+
+        async def customer(number: int) -> None:
+            while not done.is_set():
+                story = Story(TYPES[number % 3], f"story{len(stories)}")
+                stories.append(story)
+                await engine.tell(story)
+
+        await asyncio.gather(*(customer(number) for number in range(12)), killing)
+        for _ in range(3):  # the engine polls: pending handles are resumed
+            await asyncio.sleep(settle / 3)
+            await asyncio.gather(*(engine.ask(one, one.handles[one.attempt][0]) for one in stories))
+        listed = set().union(*map(listed_by, pair))
+        await engine.close()
+        report(figures, stories, backend, listed, engine, sum(replica.deaths for replica in pair))
+
+
+def report(
+    figures: Figures, stories: list[Story], backend: FaultyBackend, listed: set[str], engine: Engine, deaths: int
+) -> None:
+    """Print the figures of each kind of agent, and check what was promised."""
+    figures(
+        "killed", times=deaths, tasks=len(stories), creates=engine.creates, lost=engine.lost, vanished=engine.vanished
+    )
+    for task_type in TYPES:
+        mine = [one for one in stories if one.task_type == task_type]
+        keys = {one.key(attempt): one for one in mine for attempt in range(one.attempt + 1)}
+        jobs = [job for job in backend.jobs.values() if job.key in keys]
+        made = Counter(job.key for job in jobs)
+        live = [job for job in jobs if job.is_live]
+        twice = [key for key, count in Counter(job.key for job in live).items() if count > 1]
+        lost = [one for one in mine if not any(held(one, job) for job in live)]
+        orphans = [job for job in live if not held(keys[job.key], job)]
+        figures(
+            task_type,
+            tasks=len(mine),
+            jobs=len(jobs),
+            most_jobs_of_one_attempt=max(made.values()),
+            attempts_with_two_live_jobs=len(twice),
+            tasks_whose_job_was_lost_or_deleted=len(lost),
+            live_jobs_of_nobody=len(orphans),
+            of_them_listed=sum(job.key in listed for job in orphans),
+        )
+        assert not lost, lost
+        if task_type == "faulty_token":
+            assert max(made.values()) == 1
+        if task_type == "faulty_find":
+            assert not twice
