@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from airside.testing.replicas import Replica
 
-AGENTS = ("TokenAgent", "FindingAgent", "BareAgent")
+AGENTS = tuple(f"airside.testing.faulty:{name}" for name in ("TokenAgent", "FindingAgent", "BareAgent"))
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 
 
@@ -19,11 +19,10 @@ async def replicas(tmp_path: Path) -> AsyncIterator[StartReplicas]:
     """Start replicas that serve the agents of a faulty backend; they are killed after the test."""
     started: list[Replica] = []
 
-    async def start(url: str, count: int = 1, **options: Any) -> list[Replica]:
-        tables = {name: {"url": url, **options} for name in AGENTS}
+    async def start(url: str, count: int = 1, agents: Sequence[str] = AGENTS, **options: Any) -> list[Replica]:
+        tables = {name.rpartition(":")[2]: {"url": url, **options} for name in agents}
         for _ in range(count):
-            names = [f"airside.testing.faulty:{name}" for name in AGENTS]
-            replica = Replica(names, tables, tmp_path / f"replica{len(started)}.log")
+            replica = Replica(agents, tables, tmp_path / f"replica{len(started)}.log")
             await replica.start()
             started.append(replica)
         return started

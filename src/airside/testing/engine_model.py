@@ -20,6 +20,8 @@ from airside.testing.client import RawClient, Wire, task_template
 
 MAX_FAILURES = 5
 """Failed polls of a task that are forgiven; with the next one the engine stops polling."""
+CONNECT = 30.0
+"""Seconds within which each target must be there."""
 _CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -39,6 +41,7 @@ class Outcome:
     prefix: str
     phase: Phase = Phase.UNDEFINED
     message: str = ""
+    code: str = ""
     attempts: int = 0
     handles: list[bytes] = field(default_factory=list)
     asks: list[float] = field(default_factory=list)
@@ -74,6 +77,9 @@ class EngineModel:
         self._clients = [
             RawClient(grpc.aio.insecure_channel(target, options=_CONNECTION), self.wire) for target in self._targets
         ]
+        async with asyncio.timeout(CONNECT):  # the real ones have listed the agents long before the first task
+            for client in self._clients:
+                await client.channel.channel_ready()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,6 +128,7 @@ class EngineModel:
             resource = await self.ask(task_type, handle, outcome)
             if resource is not None:
                 outcome.phase, outcome.message = Phase(resource.phase), resource.message
+                outcome.code = resource.agent_error.code if self.wire == "v1" else ""  # Flyte 2 has no field for it
                 if outcome.phase.is_terminal:
                     outcome.told_at = time.monotonic()
                     return
