@@ -112,12 +112,19 @@ def _make(folder: Path, packages: Sequence[str], python: str, then: Sequence[Seq
     uv = str(Path(sys.executable).parent / "uv")
     interpreter = str(folder / "bin" / "python")
     commands = [
-        [uv, "venv", "--quiet", "--no-python-downloads", "--python", python, str(folder)],
+        [uv, "venv", "--quiet", "--no-python-downloads", "--python", _interpreter(python), str(folder)],
         [uv, "pip", "install", "--quiet", "--python", interpreter, *packages],
         *([interpreter, *arguments] for arguments in then),
     ]
     for command in commands:
         subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _interpreter(python: str) -> str:
+    """A version's interpreter where pyenv keeps one (its shims on the PATH do not run), else what uv is to look for."""
+    kept = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = sorted(kept.glob(f"{python}.*/bin/python")) if python[:1].isdigit() else []
+    return str(found[-1]) if found else python
 
 
 @pytest.fixture(scope="session")

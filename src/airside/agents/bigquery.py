@@ -1,0 +1,424 @@
+"""`bigquery_query_job_task`: a task that is a query of Google BigQuery, and `BigQueryTask` to write one.
+
+The job's id is made from the task's key, so BigQuery itself refuses a second job for one attempt, whatever dies in
+between. Tasks of flytekit's and Flyte 2's BigQuery plugins run as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airside.agents import bigquery_answers as answers
+from airside.agents.bigquery_clients import Clients
+from airside.agents.bigquery_parameters import parse_type
+from airside.agents.bigquery_request import Defaults, Request, to_request
+from airside.agents.json_values import kind_of
+from airside.model import (
+    Call,
+    ConversionError,
+    Fail,
+    LogLink,
+    MissingExtra,
+    NotFound,
+    Phase,
+    Resource,
+    Retry,
+    Sql,
+    Task,
+    TaskTemplate,
+    UsageError,
+)
+from airside.sdk.agent import AsyncAgent
+from airside.sdk.secrets import secret
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+T = TypeVar("T")
+
+_TYPE = "bigquery_query_job_task"
+_SINGLE_GETS = 2  # jobs of one project up to which each is asked for by itself
+_PAGE = 500  # jobs in one page of a list
+_MOST_PAGES = 10
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_FOUND_WITHOUT_LOCATION = ("", "US", "EU")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigQueryConfig:
+    """Where a query runs, and how.
+
+    ProjectID: the project that the job belongs to and that pays.
+    Location: where its tables lie: "US", "EU", "europe-west1". Empty: BigQuery finds out, at the price of a call.
+    QueryJobConfig: a `google.cloud.bigquery.QueryJobConfig`, or the `query` part of a job's configuration as the
+        REST API has it: `{"destinationTable": {...}, "maximumBytesBilled": "1000000"}`.
+    ParameterTypes: BigQuery's types of inputs that Flyte has none for: `{"day": "DATE", "prices": "ARRAY<NUMERIC>"}`.
+    DryRun: have BigQuery check the query, and tell what it would read, before it is run.
+
+    >>> BigQueryConfig(ProjectID="flights").Location
+    ''
+    """
+
+    ProjectID: str
+    Location: str | None = ""
+    QueryJobConfig: Any = None
+    ParameterTypes: Mapping[str, str] = field(default_factory=dict)
+    DryRun: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigQueryTask(TaskTemplate):
+    """A task that runs a query. `@name` in it stands for the input of that name, which is sent as a parameter.
+
+    What an output gets depends on its type and name:
+
+    - a `StructuredDataset` (`results`, with `output_structured_dataset_type`): the table that holds the result;
+    - a list: the rows, as dictionaries, or the values of the only column;
+    - `rows`, `row_count` or `num_rows`, an int: the number of rows;
+    - the name of a column: that column's value, if the result has one row.
+
+    >>> from airside import kwtypes
+    >>> task = BigQueryTask(
+    ...     name="late", query_template="SELECT COUNT(*) AS n FROM flights.all WHERE delay > @least",
+    ...     inputs=kwtypes(least=int), outputs=kwtypes(n=int), task_config=BigQueryConfig(ProjectID="flights"),
+    ... )
+    >>> task.config["ProjectID"], list(task.outputs)
+    ('flights', ['n'])
+    """
+
+    task_type: str = _TYPE
+    query_template: str = ""
+    task_config: BigQueryConfig | None = None
+    output_structured_dataset_type: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.query_template.strip():
+            raise UsageError(f"Task {self.name!r} needs a query_template.")
+        if self.task_config is None:
+            raise UsageError(f"Task {self.name!r} needs task_config=BigQueryConfig(ProjectID=...).")
+        if self.output_structured_dataset_type is not None:
+            object.__setattr__(self, "outputs", {**self.outputs, "results": self.output_structured_dataset_type})
+        object.__setattr__(self, "sql", Sql(self.query_template.strip(), "ansi"))
+        days = {name: "DATE" for name, annotation in self.inputs.items() if annotation is date}
+        object.__setattr__(self, "config", {**_to_config(self.task_config, days), **self.config})
+        super().__post_init__()
+
+
+def _to_config(config: BigQueryConfig, types: Mapping[str, str]) -> dict[str, Any]:
+    """The template's `custom`, in the form that flytekit's plugin gives it."""
+    for name, text in config.ParameterTypes.items():
+        try:
+            parse_type(text)
+        except ValueError as exc:
+            raise UsageError(f"ParameterTypes[{name!r}]: {exc}.") from None
+    given = config.QueryJobConfig
+    whole = given.to_api_repr() if hasattr(given, "to_api_repr") else {"query": dict(given or {})}
+    told = {
+        **whole["query"],
+        "ProjectID": config.ProjectID,
+        "Location": config.Location,
+        "Labels": whole.get("labels"),
+        "JobTimeoutMs": whole.get("jobTimeoutMs"),
+        "ParameterTypes": {**types, **config.ParameterTypes},
+        "DryRun": config.DryRun,
+    }
+    return {name: value for name, value in told.items() if value not in (None, "", False, {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What finds the job again, and what it is to give."""
+
+    job_id: str
+    project: str
+    location: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict)
+    created: int = 0  # milliseconds since 1970, by BigQuery's clock
+    estimate: int | None = None  # bytes that a dry run said would be read
+
+
+class BigQueryAgent(AsyncAgent[Query]):
+    """Runs queries in Google BigQuery."""
+
+    name = "bigquery"
+    task_type = _TYPE
+    poll_interval = 5.0
+    create_is_idempotent = True  # BigQuery refuses a second job of the same id
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options:
+        """Whose account is used, where, and how much a query may cost.
+
+        project, location: for tasks that name none.
+        credentials_secret: the `airside.secret` that holds a key file's JSON, `name` or `group/name`. Empty: Google's
+            own chain (GOOGLE_APPLICATION_CREDENTIALS, gcloud, workload identity). A connection wins over both.
+        endpoint: another address of the API, such as a private one.
+        allowed_hosts: hosts, besides Google's, that a connection's key may name.
+        maximum_bytes_billed: no query may be billed for more, whatever its task says; 0: no limit.
+        dry_run: check every query before it is run, as a task's `DryRun` does for one.
+        max_rows: how many rows may be outputs by value.
+        """
+
+        project: str = ""
+        location: str = ""
+        credentials_secret: str = ""
+        endpoint: str = ""
+        allowed_hosts: tuple[str, ...] = ()
+        maximum_bytes_billed: int = 0
+        dry_run: bool = False
+        max_rows: int = 10_000
+
+        def __post_init__(self) -> None:
+            if self.maximum_bytes_billed < 0 or self.max_rows < 1:
+                raise ValueError("maximum_bytes_billed is a number from 0, max_rows one from 1")
+
+    def open(self, options: Options) -> None:
+        if find_spec("google.cloud") is None or find_spec("google.cloud.bigquery") is None:
+            raise MissingExtra("bigquery", "The bigquery agent")
+        self._options = options
+        self._defaults = Defaults(
+            project=options.project,
+            location=options.location,
+            maximum_bytes_billed=options.maximum_bytes_billed,
+            dry_run=options.dry_run,
+        )
+        group, _, name = options.credentials_secret.rpartition("/")
+        self._clients = Clients(
+            endpoint=options.endpoint,
+            allowed_hosts=options.allowed_hosts,
+            read_secret=(lambda: secret(name, group or None)) if name else None,
+        )
+
+    def close(self) -> None:
+        self._clients.close()
+
+    def create(self, task: Task) -> Query:
+        request, estimate = self._request_of(task), None
+        if request.dry_run:
+            dry = self._dry_run(task, request)
+            estimate = answers.estimate_of(dry)
+            request = replace(request, location=request.location or answers.location_of(dry))
+        made = self._insert(task, request) or self._find(task, request)
+        if made is None:
+            raise Retry(f"BigQuery says that the job {request.job_id} is there already, but does not show it")
+        return _to_query(made, task, estimate)
+
+    def find(self, task: Task, key: str) -> Query | None:
+        del key  # the request's id is made of it
+        found = self._find(task, self._request_of(task))
+        return None if found is None else _to_query(found, task, None)
+
+    def get(self, job: Query, call: Call) -> Resource:
+        return self._judge(job, self._fetch(call, job.job_id, job.project, job.location), call)
+
+    def get_many(self, jobs: Sequence[Query], call: Call) -> Sequence[Resource | Exception]:
+        """One list for many jobs of a project; what it does not show is asked for one by one."""
+        listed: dict[tuple[str, str], Any] = {}
+        for project in {job.project for job in jobs}:
+            mine = [job for job in jobs if job.project == project and job.created]
+            if len(mine) > _SINGLE_GETS:
+                listed |= {(project, job_id): found for job_id, found in self._list(call, project, mine).items()}
+        return [self._answer_for(job, listed.get((job.project, job.job_id)), call) for job in jobs]
+
+    def delete(self, job: Query, call: Call) -> None:
+        def cancel(client: Client) -> None:
+            client.cancel_job(job.job_id, job.project, job.location or None, retry=None, timeout=self._patience(call))
+
+        self._ask(call, cancel)
+
+    def links(self, job: Query) -> Sequence[LogLink]:
+        place = f"bq:{job.location}:{job.job_id}"
+        uri = f"https://console.cloud.google.com/bigquery?project={job.project}&j={place}&page=queryresults"
+        return (LogLink(uri, "BigQuery Console"),)
+
+    def read_handle(self, data: bytes) -> Query | None:
+        """A job that flytekit's or Flyte 2's own connector started."""
+        try:
+            told = json.loads(data)
+            return Query(told["job_id"], told["project"], told.get("location") or "", {"results": "dataset"})
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    # -- what is made of an answer ----------------------------------------------------------------------------------
+
+    def _judge(self, job: Query, found: Any, call: Call) -> Resource:
+        answer = answers.read(found)
+        status = answer.get("status") or {}
+        phase, error = answers.phase_of(str(status.get("state") or "")), status.get("errorResult")
+        links, info = self.links(job), answers.facts(answer, job.estimate)
+        if not phase.is_terminal:
+            stages = info.get("stages")
+            return Resource(phase, message=f"{stages} stages are done" if stages else "", links=links, info=info)
+        if error:
+            reason = answers.reason_of(error)
+            return Resource(reason.phase, message=answers.words_of(error), code=reason.code, links=links, info=info)
+        try:
+            outputs = self._outputs(job, found, answer, call)
+        except ConversionError as exc:
+            return Resource(Phase.FAILED, message=str(exc), code="OutputConversionError", links=links, info=info)
+        except NotFound as exc:
+            message = f"The result is gone ({exc.message}): BigQuery keeps what is in no table of yours for a day."
+            return Resource(Phase.FAILED, message=message, code="ResultGone", links=links, info=info)
+        return Resource(phase, message="; ".join(info.get("warnings", ())), outputs=outputs, links=links, info=info)
+
+    def _answer_for(self, job: Query, found: Any, call: Call) -> Resource | Exception:
+        if found is None and call.remaining is not None and call.remaining < 1.0:
+            return Retry("there was no time left to ask for this job")
+        try:
+            return self._judge(job, found, call) if found is not None else self.get(job, call)
+        except (Retry, Fail, NotFound) as exc:
+            return exc
+
+    def _outputs(self, job: Query, found: Any, answer: Mapping[str, Any], call: Call) -> dict[str, Any]:
+        if not job.outputs:
+            return {}
+        table = answers.table_of(answer)
+        if table is None and (answer.get("statistics") or {}).get("numChildJobs"):
+            table = self._table_of_script(job, call)
+        rows, total = self._rows(found, call) if answers.needs_rows(job.outputs) else ([], 0)
+        return answers.to_outputs(job.outputs, table, rows, total)
+
+    def _table_of_script(self, job: Query, call: Call) -> Mapping[str, Any] | None:
+        """The table of the last statement that left one: each statement of a script is a job of its own."""
+
+        def tables(client: Client) -> list[Mapping[str, Any] | None]:
+            children = client.list_jobs(
+                project=job.project, parent_job=job.job_id, retry=None, timeout=self._patience(call)
+            )
+            return [answers.table_of(answers.read(child)) for child in children]
+
+        return next((table for table in self._ask(call, tables) if table is not None), None)  # the latest come first
+
+    def _rows(self, found: Any, call: Call) -> tuple[list[dict[str, Any]], int]:
+        def fetch(_client: Client) -> tuple[list[dict[str, Any]], int]:
+            most, patience = self._options.max_rows, self._patience(call)
+            page = found.result(max_results=most, retry=None, job_retry=None, timeout=patience)
+            rows = [dict(row.items()) for row in page]
+            return rows, page.total_rows if page.total_rows is not None else len(rows)
+
+        return self._ask(call, fetch)
+
+    # -- asking BigQuery --------------------------------------------------------------------------------------------
+
+    def _ask(self, call: Call | Task, question: Callable[[Client], T], *, creating: bool = False) -> T:
+        """The answer to one question, or `Retry`, `Fail` or `NotFound`."""
+        client = None
+        try:
+            client = self._clients.get(call.connection)
+            return question(client)
+        except Exception as exc:
+            if client is not None and answers.is_refused(exc):
+                self._clients.drop(client)
+            raise answers.failure(exc, creating=creating) from exc
+
+    def _patience(self, call: Call | Task) -> float:
+        """Seconds to wait for one answer."""
+        remaining = call.remaining if isinstance(call, Call) else None
+        return self.call_timeout if remaining is None else max(1.0, min(remaining, self.call_timeout))
+
+    def _request_of(self, task: Task) -> Request:
+        request = to_request(task, self._defaults)
+        if not request.project:
+            own = self._ask(task, lambda client: str(client.project), creating=True)
+            request = replace(request, project="" if own == "-" else own)
+        if not request.project:
+            raise Fail("config.ProjectID: name the project that the query is run in.")
+        return request
+
+    def _insert(self, task: Task, request: Request) -> Any:
+        """The new job; None if there is one of this id already."""
+        from google.api_core.exceptions import Conflict
+
+        def insert(client: Client) -> Any:
+            try:
+                return self._send(client, request, request.configuration, job_id=request.job_id)
+            except Conflict:
+                return None
+
+        return self._ask(task, insert, creating=True)
+
+    def _dry_run(self, task: Task, request: Request) -> Mapping[str, Any]:
+        """What BigQuery says of the query without running it. Raises `Fail` if it is wrong."""
+
+        def check(client: Client) -> Mapping[str, Any]:
+            return answers.read(self._send(client, request, {**request.configuration, "dryRun": True}))
+
+        return self._ask(task, check, creating=True)
+
+    def _send(
+        self, client: Client, request: Request, configuration: Mapping[str, Any], job_id: str | None = None
+    ) -> Any:
+        from google.cloud.bigquery import QueryJobConfig
+
+        return client.query(
+            request.sql,
+            QueryJobConfig.from_api_repr(dict(configuration)),
+            job_id=job_id,
+            project=request.project,
+            location=request.location or None,
+            retry=None,  # the service repeats a create, with what it learns from an error
+            job_retry=None,
+            timeout=self.call_timeout,
+        )
+
+    def _find(self, task: Task, request: Request) -> Any:
+        """The job of this request, or None. If no location is named, a dry run tells it."""
+        try:
+            return self._fetch(task, request.job_id, request.project, request.location)
+        except NotFound:
+            if request.location:
+                return None
+        try:
+            place = answers.location_of(self._dry_run(task, request))
+            return (
+                None if place in _FOUND_WITHOUT_LOCATION else self._fetch(task, request.job_id, request.project, place)
+            )
+        except (Fail, NotFound):  # a query that is refused has made no job
+            return None
+
+    def _fetch(self, call: Call | Task, job_id: str, project: str, location: str) -> Any:
+        def fetch(client: Client) -> Any:
+            return client.get_job(job_id, project, location or None, retry=None, timeout=self._patience(call))
+
+        return self._ask(call, fetch)
+
+    def _list(self, call: Call, project: str, jobs: Sequence[Query]) -> dict[str, Any]:
+        """Those of the jobs that a few pages of a list show. Never more calls than jobs."""
+        wanted = {job.job_id for job in jobs}
+        since = datetime.fromtimestamp(min(job.created for job in jobs) / 1000, UTC) - _CLOCKS_DIFFER
+
+        def look(client: Client) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for one in client.list_jobs(
+                project=project,
+                min_creation_time=since,
+                page_size=_PAGE,
+                max_results=_PAGE * min(_MOST_PAGES, len(jobs)),
+                retry=None,
+                timeout=self._patience(call),
+            ):
+                if one.job_id in wanted:
+                    found[one.job_id] = one
+                    if len(found) == len(wanted):
+                        break
+            return found
+
+        return self._ask(call, look)
+
+
+def _to_query(found: Any, task: Task, estimate: int | None) -> Query:
+    answer = answers.read(found)
+    reference = answer["jobReference"]
+    return Query(
+        job_id=reference["jobId"],
+        project=reference["projectId"],
+        location=reference.get("location") or "",
+        outputs={name: kind_of(annotation) for name, annotation in task.interface.outputs.items()},
+        created=answers.created_of(answer),
+        estimate=estimate,
+    )
