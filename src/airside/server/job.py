@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airside.model import Call, LogLink, Phase, Resource
 from airside.sdk.agent import Agent
-from airside.server.handle import Handle
+from airside.server.handle import Handle, Kind
 
 if TYPE_CHECKING:
     from airside.server.cancellation import Cancelling
@@ -122,8 +122,8 @@ def linked(job: Job, resource: Resource) -> Resource:
 
 
 async def links_of(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
-    """The links that the agent makes without its backend; one that fails makes none."""
-    if "links" not in agent.supports:
+    """The links that the agent makes without its backend; one that fails makes none, nor does a handle of no job."""
+    if "links" not in agent.supports or handle.kind is not Kind.JOB:
         return ()
     try:
         links: tuple[object, ...] = tuple(await agent.links(handle.meta))
