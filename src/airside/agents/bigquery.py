@@ -119,7 +119,6 @@ def _to_config(config: BigQueryConfig, types: Mapping[str, str]) -> dict[str, An
     given = config.QueryJobConfig
     whole = given.to_api_repr() if hasattr(given, "to_api_repr") else {"query": dict(given or {})}
     told = {
-        **whole["query"],
         "ProjectID": config.ProjectID,
         "Location": config.Location,
         "Labels": whole.get("labels"),
@@ -127,7 +126,7 @@ def _to_config(config: BigQueryConfig, types: Mapping[str, str]) -> dict[str, An
         "ParameterTypes": {**types, **config.ParameterTypes},
         "DryRun": config.DryRun,
     }
-    return {name: value for name, value in told.items() if value not in (None, "", False, {})}
+    return {**whole["query"], **{name: value for name, value in told.items() if value}}
 
 
 @dataclass(frozen=True, slots=True)

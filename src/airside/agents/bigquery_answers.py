@@ -187,9 +187,14 @@ def created_of(job: Mapping[str, Any]) -> int:
 
 
 def table_of(job: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The table that a statement has left: its destination, or what it has defined."""
-    query = ((job.get("configuration") or {}).get("query") or {}).get("destinationTable")
-    return query or ((job.get("statistics") or {}).get("query") or {}).get("ddlTargetTable")
+    """The table that a statement has left: its destination, or the one that it has made."""
+    query = (job.get("statistics") or {}).get("query") or {}
+    destination = ((job.get("configuration") or {}).get("query") or {}).get("destinationTable")
+    return destination or (query.get("ddlTargetTable") if _makes(query) else None)
+
+
+def _makes(query: Mapping[str, Any]) -> bool:
+    return str(query.get("statementType") or "").startswith("CREATE_")
 
 
 def progress(query: Mapping[str, Any]) -> str | None:

@@ -143,7 +143,7 @@ def type_of(annotation: Any, value: Any, path: str) -> Type:
 
 
 def _type_of_value(value: Any, path: str) -> Type:
-    if isinstance(value, enum.Enum):
+    if value is None or isinstance(value, enum.Enum):  # nothing tells the type of a None in a dictionary
         return {"type": "STRING"}
     if dataclasses.is_dataclass(value) and type(value) not in _SCALARS:
         return _struct_of(typing.get_type_hints(type(value)), _fields_of(value), path)
@@ -154,8 +154,7 @@ def _type_of_value(value: Any, path: str) -> Type:
     for kind in type(value).__mro__:
         if kind in _SCALARS:
             return {"type": _SCALARS[kind]}
-    what = "of None" if value is None else f"of a {type(value).__name__}"
-    raise ConversionError(path, f"the type {what} cannot be told for BigQuery; name it in ParameterTypes")
+    raise ConversionError(path, f"BigQuery has no parameter for a {type(value).__name__}")
 
 
 def _array_of(annotation: Any, value: Any, path: str) -> Type:
