@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from airside.engine.endpoint import Tls
+from airside.engine.ownership import owner_of
 from airside.engine.remote import RemoteAgent
 from airside.model import Call, Phase, Retry, Task, TaskType
 from airside.server.handle import unseal
@@ -41,6 +43,12 @@ class Whose(AsyncAgent[str]):
 
 AgentRegistry.register(Whose())
 """
+TASKS = """
+from airside import TaskTemplate, kwtypes
+
+hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
+"""
+ACCESS = ("--tls-ca", "tls.crt", "--tls-cert", "tls.crt", "--tls-key", "tls.key", "--token-file", "tokens")
 SETTINGS = """
 [serve]
 host = "127.0.0.1"
@@ -86,6 +94,7 @@ def folder(tmp_path: Path) -> Path:
     certificate, key = self_signed()
     for name, content in {
         "whose.py": MODULE.encode(),
+        "wf.py": TASKS.encode(),
         "airside.toml": SETTINGS.encode(),
         "tls.crt": certificate,
         "tls.key": key,
@@ -136,6 +145,41 @@ async def test_it_is_served_to_whom_it_should_be(folder: Path, port: int) -> Non
     for tls, token in ((both, "another-token-0123456789"), (Tls(roots=certificate), TOKEN), (None, TOKEN)):
         with pytest.raises(Retry):
             await RemoteAgent(f"localhost:{port}", task_type="whose", tls=tls, token=token).open()
+
+
+def airside(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = {"AIRSIDE_STATE": str(folder / "state"), "PATH": str(Path(AIRSIDE).parent)}
+    return subprocess.run(
+        [AIRSIDE, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_the_commands_get_in_with_the_same_flags(folder: Path, port: int) -> None:
+    at = ("--endpoint", f"localhost:{port}", *ACCESS)
+    listed = airside(folder, "agents", *at)
+    assert listed.returncode == 0, listed.stderr
+    assert "whose" in listed.stdout
+    ran = airside(folder, "run", *at, "wf.py", "hello", "--x", "3")
+    assert (ran.returncode, ran.stdout) == (0, "x: 3\n"), ran.stderr
+    detached = airside(folder, "run", *at, "--detach", "wf.py", "hello", "--x", "4")
+    assert detached.returncode == 0, detached.stderr
+    waited = airside(folder, "jobs", "wait", detached.stdout.strip())
+    engine = owner_of(str(folder / "state" / "engine.db"))
+    assert engine is not None
+    os.kill(engine["pid"], signal.SIGKILL)
+    assert (waited.returncode, waited.stdout) == (0, "x: 4\n"), waited.stderr
+
+
+@pytest.mark.parametrize("missing", ["--tls-ca", "--tls-cert", "--token-file"])
+def test_a_command_that_lacks_something_is_not_let_in(folder: Path, port: int, missing: str) -> None:
+    lacking = {flag: value for flag, value in zip(ACCESS[::2], ACCESS[1::2], strict=True) if flag != missing}
+    if missing == "--tls-cert":
+        del lacking["--tls-key"]
+    at = [part for pair in lacking.items() for part in pair]
+    done = airside(folder, "agents", "--endpoint", f"localhost:{port}", *at)
+    assert done.returncode == 3
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from airside.cli.endpoint import EndpointOptions, endpoint_flags, read_endpoint
 from airside.cli.exits import Exit
 from airside.cli.registry import has_host_access, load_registry
 from airside.sdk.registry import Registration
@@ -27,10 +28,11 @@ class Row:
 
 @click.command()
 @click.option("--endpoint", metavar="HOST:PORT", help="Ask the agent service at this address.")
+@endpoint_flags
 @click.option("--modules", "-m", multiple=True, metavar="MODULE", help="Import a module that registers agents.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a plugin cannot be loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json: bool) -> int:
+def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json: bool, **access: Any) -> int:
     """List the agents that are installed, or those of a service.
 
     ONCE says how an agent keeps one attempt to one job: by its backend's own token, by finding the job again
@@ -44,8 +46,9 @@ def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json
 
     Exit codes: 0 listed (also if a plugin is broken), 1 broken plugins with --strict, 3 nothing answers.
     """
+    at = read_endpoint(endpoint, access)
     if endpoint:
-        rows, broken = _served(endpoint), list[tuple[str, str]]()
+        rows, broken = _served(endpoint, at), list[tuple[str, str]]()
     else:
         registry = load_registry(modules)
         rows = [_row(entry) for entry in registry]
@@ -71,7 +74,7 @@ def once_of(agent: Any) -> str:
     return "find" if finds else "process"
 
 
-def _served(endpoint: str) -> list[Row]:
+def _served(endpoint: str, at: EndpointOptions) -> list[Row]:
     """The agents that a service lists. It does not tell how they keep to one job, nor what they have access to."""
     import asyncio
 
@@ -86,7 +89,7 @@ def _served(endpoint: str) -> list[Row]:
             host_access=None,
             source=endpoint,
         )
-        for agent in asyncio.run(discover(endpoint))
+        for agent in asyncio.run(discover(endpoint, **at.access()))
     ]
 
 

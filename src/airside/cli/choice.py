@@ -31,7 +31,7 @@ def choose(task_type: TaskType, file: TaskFile, options: RunOptions) -> tuple[Ag
     if options.endpoint:
         from airside.engine.remote import RemoteAgent
 
-        return RemoteAgent(options.endpoint, task_type=task_type), None
+        return RemoteAgent(options.endpoint, task_type=task_type, **options.access()), None
     load_modules(AgentRegistry, options.modules)
     author = AgentRegistry.get(*task_type) or _own(file, task_type) or find_agent(task_type)
     agent = adapt(author, ADAPTERS)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from airside.cli.durations import read_duration
+from airside.cli.endpoint import EndpointOptions, check_endpoint, endpoint_options
 from airside.cli.exits import Exit
 from airside.cli.flags import given_inputs, input_options, read_inputs_file, require_all, usage_of
 from airside.cli.taskfile import TaskFile, load_file
@@ -20,10 +21,9 @@ from airside.model import TaskTemplate, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(EndpointOptions):
     """The options of one `airside run`."""
 
-    endpoint: str | None = None
     inputs_file: str | None = None
     modules: tuple[str, ...] = ()
     timeout: float | None = None
@@ -57,6 +57,7 @@ def _options() -> list[click.Option]:
             metavar="HOST:PORT",
             help="Run it on the agent service at this address, not in this process.",
         ),
+        *endpoint_options(),
         click.Option(["--inputs-file"], metavar="FILE", help="Inputs as one JSON object (-: stdin); flags win."),
         click.Option(
             ["--modules", "-m"], multiple=True, metavar="MODULE", help="Import a module that registers agents."
@@ -89,7 +90,9 @@ def run_options(ctx: click.Context | None) -> RunOptions:
             if name not in given and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
                 given[name] = ctx.params[name]
         ctx = ctx.parent
-    return RunOptions(**given)
+    options = RunOptions(**given)
+    check_endpoint(options)
+    return options
 
 
 class RunCommand(click.Group):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airside.cli.choice import choose
+from airside.cli.endpoint import from_source, to_source
 from airside.cli.run import RunOptions
 from airside.cli.settings import FILE_NAME, VARIABLE
 from airside.cli.taskfile import TaskFile, load_file
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
 
 def source_of(file: TaskFile, options: RunOptions) -> dict[str, Any]:
     """What finds the agent of a task again, from any folder."""
+    if options.endpoint:
+        options.access()  # a mistake in it is told now, not by the engine
     path = Path(file.name)
     settings = options.settings or os.environ.get(VARIABLE) or (FILE_NAME if Path(FILE_NAME).exists() else None)
     return {
         "file": str(path.resolve()) if path.is_file() else file.name,
         "folder": str(Path.cwd()),
         "modules": list(options.modules),
-        "endpoint": options.endpoint,
+        **to_source(options),
         "settings": str(Path(settings).resolve()) if settings else None,
     }
 
@@ -39,9 +42,8 @@ async def choose_for(record: Record) -> tuple[Agent, Any]:
 
 def _choose(record: Record) -> tuple[Agent, Any]:
     source = record.source
-    options = RunOptions(
-        endpoint=source.get("endpoint"), modules=tuple(source.get("modules", ())), settings=source.get("settings")
-    )
+    options = RunOptions(modules=tuple(source.get("modules", ())), settings=source.get("settings"))
+    options = from_source(options, source)
     if options.endpoint or not source.get("file"):
         return choose(record.task_type, TaskFile("", {}, ()), options)
     if source["folder"] not in sys.path:
