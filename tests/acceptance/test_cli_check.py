@@ -83,6 +83,18 @@ def test_an_agent_that_breaks_it_fails_with_what_was_said(capsys: pytest.Capture
     assert "    CreateTask  sent " in said
 
 
+@pytest.mark.parametrize("task", [("--task", "greeter.py:greet", "--input", "name=Ada"), ()])
+def test_an_agent_whose_every_job_fails_has_not_passed(
+    task: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("airside.toml").unlink()
+    given = [*task, *([] if task else ["--input", "name=Ada"])]
+    assert execute(["check", "greeter.py:Greeter", *given, "--only", "S24", "--only", "S28"]) == 1
+    said = capsys.readouterr().out
+    assert "the task ended FAILED: no word was set; try one that succeeds here" in said
+    assert "1 passed, 2 failed, 0 not applicable" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -168,6 +168,7 @@ def test_an_installed_plugin_is_found_by_itself(tmp_path: Path) -> None:
         ("", ["--modules", "nope"], "Module 'nope' cannot be imported: ModuleNotFoundError: No module named 'nope'"),
         ("", ["--settings", "nope.toml"], "Settings file nope.toml does not exist."),
         ("", ["--host", "0.0.0.0"], "Listening on 0.0.0.0 without TLS needs --insecure"),
+        ("[serve]\nhost_access = ['typo']", [], "[serve] host_access: there is no agent 'typo' (installed: "),
         ("", ["--enable", "local_process", "--insecure"], 'allow it in airside.toml with [serve] host_access = ["'),
         ("[serve]\nagents = []", [], "names no agent; leave the key out to serve all"),
         ("[serve]\nagents = 'echo'", [], "airside.toml: serve.agents: expected a list, got 'echo'"),

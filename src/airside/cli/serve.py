@@ -280,6 +280,10 @@ def _allowed(registry: Registry, entries: Sequence[Registration], options: Serve
     names = {name for entry in registry for name in names_of(entry)}
     if unknown := sorted(enabled - names):
         raise UsageError(f"--enable {unknown[0]}: no such agent (installed: {', '.join(sorted(names))}).")
+    if (wrong := sorted(set(options.host_access or ()) - names)) and not registry.broken:
+        raise UsageError(
+            f"[serve] host_access: there is no agent {wrong[0]!r} (installed: {', '.join(sorted(names))})."
+        )
     if left_out := sorted(enabled - {name for entry in entries for name in names_of(entry)}):
         raise UsageError(
             f"--enable {left_out[0]}: it is not among the agents to serve; add --agent {left_out[0]}, "

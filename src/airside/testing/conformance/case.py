@@ -135,6 +135,12 @@ class Probe:
         """Fail the case unless the call succeeded."""
         self.expect(answer.ok, f"{what} is answered {answer.code.name}: {answer.details}")
 
+    def expect_success(self, resource: Any) -> None:
+        """Fail the case unless the task succeeded: with one that cannot, the agent is hardly tried at all."""
+        phase = Phase(resource.phase)
+        why = f"{phase.name}: {resource.message}" if resource.message else phase.name
+        self.expect(phase.is_success, f"the task ended {redact(shorten(why))}; try one that succeeds here")
+
     def skip(self, why: str) -> NoReturn:
         """Say that the case does not apply, and why."""
         raise NotApplicable(why)

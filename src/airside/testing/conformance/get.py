@@ -150,8 +150,7 @@ async def answers_many_at_once(probe: Probe) -> None:
 
 async def _succeeded(probe: Probe) -> Any:
     resource = (await probe.finished())[1]
-    if not Phase(resource.phase).is_success:
-        probe.skip(f"the task ended {Phase(resource.phase).name}: {resource.message}")
+    probe.expect_success(resource)
     return resource
 
 

@@ -21,7 +21,8 @@ async def answers_once(probe: Probe) -> None:
     probe.expect(len(answer.message) == 1, f"{len(answer.message)} messages came back")
     resource = _resource(probe, answer)
     probe.expect(Phase(resource.phase).is_terminal, f"the phase {Phase(resource.phase).name} is not terminal")
-    if Phase(resource.phase).is_success and probe.specimen.outputs:
+    probe.expect_success(resource)
+    if probe.specimen.outputs:
         names = set(resource.outputs.literals)
         probe.expect(names == probe.specimen.outputs, f"the outputs are {sorted(names)}")
 
