@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from airside import AgentRegistry, AsyncAgent, Registry, Resource, SyncAgent, UsageError
+from airside import AgentRegistry, AsyncAgent, MissingExtra, Registry, Resource, SyncAgent, UsageError
+from airside.agents.duckdb_query import DuckDBAgent
 from airside.cli.agents import once_of
 from airside.cli.main import execute
 from airside.cli.registry import options_table
 from airside.cli.settings import Settings
+from airside.sdk import declare
 from airside.sdk.adapt import adapt
 
 MODULE = """
@@ -68,10 +70,29 @@ def test_a_program_may_read_the_list(plugins: Path, capsys: pytest.CaptureFixtur
         "once": "token",
         "host_access": True,
         "source": "entry point zz_query = fake_query:Query",
+        "missing": "",
     }
     assert [plugin["source"] for plugin in listed["broken"] if "zz_" in plugin["source"]] == [
         "entry point zz_broken = fake_broken:Broken"
     ]
+
+
+def test_an_agent_whose_library_is_not_installed_is_listed_as_not_usable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = declare.find_spec
+    monkeypatch.setattr(declare, "find_spec", lambda name: None if name in ("httpx2", "pyarrow") else there(name))
+    assert execute(["agents"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "not usable: duckdb_query: The duckdb_query agent needs an optional library: pip install 'airside[duckdb]'",
+        "not usable: webhook: The webhook agent needs an optional library: pip install 'airside[webhook]'",
+    ]
+    execute(["agents", "--json"])
+    missing = {agent["name"]: agent["missing"] for agent in json.loads(capsys.readouterr().out)["agents"]}
+    assert missing["webhook"].startswith("The webhook agent needs")
+    assert missing["echo"] == ""
+    with pytest.raises(MissingExtra):
+        DuckDBAgent().open(DuckDBAgent.Options())
 
 
 def test_agents_of_a_module_are_listed_too(

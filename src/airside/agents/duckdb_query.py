@@ -13,14 +13,15 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from airside.agents.jobs import Job, Launch, passed_environment
 from airside.agents.json_values import kind_of, to_json
 from airside.agents.supervised import JobOptions, SupervisedAgent, output_directory, output_notes
-from airside.model import Fail, MissingExtra, Sql, StructuredDataset, Task, TaskTemplate, UsageError
+from airside.model import Fail, Sql, StructuredDataset, Task, TaskTemplate, UsageError
+from airside.sdk.declare import missing_extra
 
 REQUEST = "request.json"
 _CONFIG_KEYS = ("query", "secrets", "configs")
@@ -66,6 +67,7 @@ class DuckDBAgent(SupervisedAgent):
 
     name = "duckdb_query"
     task_type = "duckdb_query"
+    requires = MappingProxyType({"duckdb": "duckdb", "pyarrow": "duckdb"})
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Options(JobOptions):
@@ -88,8 +90,8 @@ class DuckDBAgent(SupervisedAgent):
                 raise ValueError("threads is a number from 0")
 
     def open(self, options: Options) -> None:
-        if find_spec("duckdb") is None or find_spec("pyarrow") is None:
-            raise MissingExtra("duckdb", "The duckdb_query agent")
+        if (missing := missing_extra(self)) is not None:
+            raise missing
         self._options = options
         self.open_jobs(options)
 

@@ -14,15 +14,16 @@ import asyncio
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airside.agents.destinations import Destinations
 from airside.agents.http_answer import HttpAnswer, judge
 from airside.agents.http_request import HttpRequest, prepare
-from airside.model import Fail, MissingExtra, Phase, Resource, Retry, Task, TaskTemplate, UsageError
+from airside.model import Fail, Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import SyncAgent
+from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class WebhookAgent(SyncAgent):
     name = "webhook"
     task_type = "webhook"
     create_timeout = 900.0
+    requires = MappingProxyType({"httpx2": "webhook"})
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Options:
@@ -119,8 +121,8 @@ class WebhookAgent(SyncAgent):
         max_response_bytes: int = 1024 * 1024
 
     async def open(self, options: Options) -> None:
-        if find_spec("httpx2") is None:
-            raise MissingExtra("webhook", "The webhook agent")
+        if (missing := missing_extra(self)) is not None:
+            raise missing
         self._options = options
         self._destinations = Destinations(options.hosts, options.private_hosts)
         self._credentials = {name: HostAllowList(hosts) for name, hosts in options.credentials.items()}

@@ -16,7 +16,7 @@ from airside.sdk.registry import Registration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One agent, as it is listed. `once` says how it keeps one attempt to one job."""
+    """One agent, as it is listed. `once` says how it keeps one attempt to one job, `missing` what it lacks here."""
 
     name: str
     task_types: Sequence[str]
@@ -24,6 +24,7 @@ class Row:
     once: str
     host_access: bool | None
     source: str
+    missing: str = ""
 
 
 @click.command()
@@ -95,6 +96,7 @@ def _served(endpoint: str, at: EndpointOptions) -> list[Row]:
 
 def _row(entry: Registration) -> Row:
     from airside.sdk.agent import SyncAgent
+    from airside.sdk.declare import missing_extra
 
     is_sync = isinstance(entry.agent, SyncAgent) or bool(getattr(entry.agent, "is_sync", False))
     return Row(
@@ -104,6 +106,7 @@ def _row(entry: Registration) -> Row:
         once=once_of(entry.agent),
         host_access=has_host_access(entry),
         source=entry.source,
+        missing=str(missing_extra(entry.agent) or ""),
     )
 
 
@@ -119,5 +122,8 @@ def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     else:
         click.echo("No agents.")
+    for row in rows:
+        if row.missing:
+            click.echo(f"not usable: {row.name}: {row.missing}", err=True)
     for source, error in broken:
         click.echo(f"broken: {source}: {error}", err=True)

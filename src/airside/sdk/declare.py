@@ -6,11 +6,12 @@ import inspect
 import math
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Any
 
-from airside.model import PluginError, TaskType
+from airside.model import MissingExtra, PluginError, TaskType
 from airside.sdk.agent import Agent, AgentSettings, AsyncAgent, SyncAgent
 from airside.sdk.agent_base import AgentBase
 from airside.sdk.metadata import MetadataCodec, codec_for
@@ -51,6 +52,22 @@ def task_types_of(agent: object) -> tuple[TaskType, ...]:
     if not found:
         raise PluginError(f'Agent {name_of(agent)} declares no task type; set task_type = "..." on the class.')
     return tuple(found)
+
+
+def missing_extra(agent: object) -> MissingExtra | None:
+    """What keeps an agent that is part of Airside from being opened: one of the modules that it `requires`.
+
+    >>> class Far:
+    ...     name = "far"
+    ...     requires = {"far_away_sdk": "far"}  # a module, and the extra that brings it along
+    >>> print(missing_extra(Far()))
+    The far agent needs an optional library: pip install 'airside[far]'
+    """
+    requires: Mapping[str, str] = getattr(agent, "requires", {})
+    for module, extra in requires.items():
+        if find_spec(module) is None:
+            return MissingExtra(extra, f"The {name_of(agent)} agent")
+    return None
 
 
 def settings_of(agent: object) -> AgentSettings:
