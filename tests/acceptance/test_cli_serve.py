@@ -157,6 +157,40 @@ def test_an_installed_plugin_is_found_by_itself(tmp_path: Path) -> None:
         assert types == "mine"
 
 
+SDK = """
+import atexit, pathlib
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+out = pathlib.Path(__file__).with_name("spans").open("w", buffering=1)
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=out)))
+"""
+
+
+def test_spans_go_to_the_sdk_that_is_set_up_in_the_process(tmp_path: Path) -> None:
+    """As `opentelemetry-instrument` does it: by a module that Python imports before the command."""
+    (tmp_path / "sitecustomize.py").write_text(SDK)
+    env = environment(PYTHONPATH=str(tmp_path))
+    with serving(tmp_path, "--tracing", "--agent", "echo", env=env) as (port, _, _):
+        address = f"localhost:{port}"
+        subprocess.run([AIRSIDE, "agents", "--endpoint", address], check=True, capture_output=True, timeout=30)
+        (tmp_path / "wf.py").write_text(
+            "from airside import TaskTemplate\nt = TaskTemplate(name='t', task_type='echo')"
+        )
+        subprocess.run(
+            [AIRSIDE, "run", "--endpoint", address, "wf.py", "t"],
+            check=True,
+            capture_output=True,
+            timeout=30,
+            cwd=tmp_path,
+        )
+    spans = (tmp_path / "spans").read_text()
+    assert '"name": "flyteidl.service.AgentMetadataService/ListAgents"' in spans
+    assert '"name": "echo do"' in spans
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +201,7 @@ def test_an_installed_plugin_is_found_by_itself(tmp_path: Path) -> None:
         ("", ["--enable", "nope"], "--enable nope: no such agent (installed: "),
         ("", ["--modules", "nope"], "Module 'nope' cannot be imported: ModuleNotFoundError: No module named 'nope'"),
         ("", ["--settings", "nope.toml"], "Settings file nope.toml does not exist."),
+        ("", ["--tracing"], "Tracing needs an OpenTelemetry SDK in this process: start the service with"),
         ("", ["--host", "0.0.0.0"], "Listening on 0.0.0.0 without TLS needs --insecure"),
         ("[serve]\nhost_access = ['typo']", [], "[serve] host_access: there is no agent 'typo' (installed: "),
         ("", ["--enable", "local_process", "--insecure"], 'allow it in airside.toml with [serve] host_access = ["'),

@@ -32,6 +32,7 @@ from airside.cli.settings import Settings, load_settings
 from airside.model import MissingExtra, UsageError
 from airside.observe.logs import configure
 from airside.observe.prometheus import Metrics
+from airside.observe.tracing import Tracing
 from airside.sdk.adapt import adapt_all
 from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
 from airside.sdk.lane import THREADS
@@ -76,6 +77,8 @@ class ServeOptions:
     grace: float = 10.0
     threads: int = THREADS
     """How many blocking calls of one agent may run at once, in each of its two lanes."""
+    tracing: bool = False
+    """Make an OpenTelemetry span of each call."""
     strict: bool = False
     """Refuse to start if a plugin cannot be loaded."""
 
@@ -129,6 +132,7 @@ class ServeOptions:
     metavar="SECONDS",
     help="Seconds to go on accepting after SIGTERM. [default: 15]",
 )
+@click.option("--tracing", is_flag=True, default=None, help="Make OpenTelemetry spans; needs an SDK in the process.")
 @click.option("--strict", is_flag=True, default=None, help="Refuse to start if a plugin cannot be loaded.")
 @click.option("--settings", "settings_file", metavar="FILE", help="Settings file. [default: airside.toml]")
 def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
@@ -211,6 +215,7 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
         token_file=Path(options.token_file) if options.token_file else None,
         hooks=[metrics] if metrics else [],
         metrics=metrics.render if metrics else None,
+        tracing=Tracing() if options.tracing else None,
         broken=(*broken, *registry.broken[before:]),
         strict=options.strict,
     )

@@ -15,8 +15,8 @@ class What(StrEnum):
 
     CALL = "call"
     """An RPC was answered, or refused with a status."""
-    REFRESH = "refresh"
-    """An agent was asked for a job, well or badly."""
+    BACKEND = "backend"
+    """An agent's method came back: `operation` says which, `code` how it failed, `size` how many jobs it was for."""
     JOINED = "create_joined"
     """A repeated create was answered with the first one's job: a duplicate prevented."""
     OTHER_INPUTS = "create_with_other_inputs"
@@ -57,7 +57,8 @@ class What(StrEnum):
 
 class Event(NamedTuple):
     """Something that happened. `operation` is the verb, `code` a gRPC status or an error code, `seconds` how long
-    it took, `size` how many bytes came in, `agent` the agent's name where the task type does not say enough."""
+    it took, `size` how many bytes came in, `age` how many seconds old the answer about a job was that may still change,
+    `agent` the agent's name where the task type does not say enough."""
 
     what: What
     task_type: str = ""
@@ -68,6 +69,7 @@ class Event(NamedTuple):
     size: int = 0
     key: str = ""
     message: str = ""
+    age: float | None = None
 
 
 Hook = Callable[[Event], None]
@@ -86,6 +88,9 @@ class Hooks:
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
+
+    def __bool__(self) -> bool:
+        return bool(self._hooks)
 
     def tell(self, event: Event) -> None:
         """Tell one event."""

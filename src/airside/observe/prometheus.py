@@ -4,32 +4,80 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from airside.model import MissingExtra
 from airside.observe.events import Event, What
+from airside.observe.readings import Gauge, Reading
 
 _MAX_TYPES = 256  # series for more task types than that are kept under "other"
-_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LATENCIES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_AGES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+_SIZES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+
+Labels = tuple[str, ...]
+
+
+class Metric(NamedTuple):
+    """One metric: its name as Prometheus stores it, its type, its labels, and what it tells."""
+
+    name: str
+    kind: Literal["counter", "histogram", "summary", "gauge"]
+    labels: Labels
+    text: str
+
+
+SUCCESSES = Metric("flyte_connector_requests_success_total", "counter", ("task_type", "operation"), "Calls answered.")
+FAILURES = Metric(
+    "flyte_connector_requests_failure_total", "counter", ("task_type", "operation", "error_code"), "Calls refused."
+)
+LATENCY = Metric(
+    "flyte_connector_request_latency_seconds", "histogram", ("task_type", "operation"), "How long answered calls took."
+)
+INPUTS = Metric("flyte_connector_input_literal_bytes", "summary", ("task_type",), "Size of create requests.")
+AGE = Metric("airside_answer_age_seconds", "histogram", ("task_type",), "How old GetTask's answers were.")
+BACKEND = Metric(
+    "airside_backend_latency_seconds", "histogram", ("task_type", "operation"), "How long calls of agents took."
+)
+BACKEND_ERRORS = Metric(
+    "airside_backend_errors_total", "counter", ("task_type", "operation", "error"), "Calls of agents that failed."
+)
+BATCH = Metric("airside_batch_size", "histogram", ("task_type",), "How many jobs one call of get_many was for.")
+DECISIONS = Metric("airside_decisions_total", "counter", ("task_type", "decision"), "What the service decided.")
+LAG = Metric("airside_loop_lag_seconds", "histogram", (), "The longest that the loop made others wait, each second.")
+_GAUGES = tuple(Metric(gauge.value, "gauge", gauge.labels, gauge.text) for gauge in Gauge)
+
+METRICS: tuple[Metric, ...] = (
+    *(SUCCESSES, FAILURES, LATENCY, INPUTS),
+    *(AGE, BACKEND, BACKEND_ERRORS, BATCH, DECISIONS, LAG),
+    *_GAUGES,
+)
+"""Every metric that the page /metrics shows."""
 
 
 class Tally:
     """How many, their sum, and how many up to each bound."""
 
-    __slots__ = ("buckets", "count", "total")
+    __slots__ = ("bounds", "buckets", "count", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Sequence[float] = _LATENCIES) -> None:
+        self.bounds = bounds
         self.count = 0
         self.total = 0.0
-        self.buckets = [0] * (len(_BOUNDS) + 1)
+        self.buckets = [0] * (len(bounds) + 1)
 
-    def add(self, seconds: float) -> None:
+    def add(self, value: float) -> None:
+        """Count one."""
         self.count += 1
-        self.total += seconds
-        self.buckets[bisect_left(_BOUNDS, seconds)] += 1
+        self.total += value
+        self.buckets[bisect_left(self.bounds, value)] += 1
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The counts up to each bound, as Prometheus wants them."""
+        return list(zip((*map(str, self.bounds), "+Inf"), accumulate(self.buckets), strict=True))
 
 
 class Metrics:
@@ -42,73 +90,68 @@ class Metrics:
     def __init__(self) -> None:
         if find_spec("prometheus_client") is None:
             raise MissingExtra("metrics", "The page /metrics")
-        self._answers: defaultdict[tuple[str, str], Tally] = defaultdict(Tally)
-        self._refusals: Counter[tuple[str, str, str]] = Counter()
+        self._answers: defaultdict[Labels, Tally] = defaultdict(Tally)
+        self._refusals: Counter[Labels] = Counter()
         self._sizes: Counter[str] = Counter()
-        self._backend: defaultdict[str, Tally] = defaultdict(Tally)
-        self._decisions: Counter[tuple[str, str]] = Counter()
+        self._ages: defaultdict[Labels, Tally] = defaultdict(lambda: Tally(_AGES))
+        self._backend: defaultdict[Labels, Tally] = defaultdict(Tally)
+        self._backend_errors: Counter[Labels] = Counter()
+        self._batches: defaultdict[Labels, Tally] = defaultdict(lambda: Tally(_SIZES))
+        self._decisions: Counter[Labels] = Counter()
         self._lag = Tally()
         self._types: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
         kind = self._bounded(event.task_type)
-        if event.what is What.CALL and not event.code:
-            self._answers[kind, event.operation].add(event.seconds)
-            if event.operation == "create":
-                self._sizes[kind] += event.size
-        elif event.what is What.CALL:
-            self._refusals[kind, event.operation, event.code] += 1
-        elif event.what is What.REFRESH:
-            self._backend[kind].add(event.seconds)
+        if event.what is What.CALL:
+            self._count_call(kind, event)
+        elif event.what is What.BACKEND:
+            self._count_backend(kind, event)
         elif event.what is What.LOOP_LAG:
             self._lag.add(event.seconds)
         else:
             self._decisions[kind, event.what.value] += 1
 
-    def render(self) -> bytes:
-        """Every metric, as Prometheus reads it."""
+    def _count_call(self, kind: str, event: Event) -> None:
+        if event.code:
+            self._refusals[kind, event.operation, event.code] += 1
+            return
+        self._answers[kind, event.operation].add(event.seconds)
+        if event.operation == "create":
+            self._sizes[kind] += event.size
+        elif event.age is not None:
+            self._ages[(kind,)].add(event.age)
+
+    def _count_backend(self, kind: str, event: Event) -> None:
+        self._backend[kind, event.operation].add(event.seconds)
+        if event.code:
+            self._backend_errors[kind, event.operation, event.code] += 1
+        if event.operation == "get_many":
+            self._batches[(kind,)].add(event.size)
+
+    def render(self, readings: Iterable[Reading] = ()) -> bytes:
+        """Every metric, as Prometheus reads it; `readings` say how things stand right now."""
         from prometheus_client import generate_latest
 
-        return generate_latest(self)
+        return generate_latest(_Page([*self._counted(), *_read(readings)]))
 
-    def collect(self) -> Iterator[Any]:
-        """The families of series, for the library's exposition."""
-        from prometheus_client import core
-
-        labels = ("task_type", "operation")
-        successes = core.CounterMetricFamily("flyte_connector_requests_success", "Calls answered.", labels=labels)
-        latency = core.HistogramMetricFamily(
-            "flyte_connector_request_latency_seconds", "How long calls took.", labels=labels
-        )
-        inputs = core.SummaryMetricFamily(
-            "flyte_connector_input_literal_bytes", "Size of create requests.", labels=("task_type",)
-        )
-        for series, tally in self._answers.items():
-            successes.add_metric(series, tally.count)
-            latency.add_metric(series, _buckets(tally), tally.total)
-            if series[1] == "create":
-                inputs.add_metric(series[:1], tally.count, self._sizes[series[0]])
-        failures = core.CounterMetricFamily(
-            "flyte_connector_requests_failure", "Calls refused.", labels=(*labels, "error_code")
-        )
-        for refusal, count in self._refusals.items():
-            failures.add_metric(refusal, count)
-        backend = core.HistogramMetricFamily(
-            "airside_backend_latency_seconds", "How long agents took to say how a job is.", labels=("task_type",)
-        )
-        for kind, tally in self._backend.items():
-            backend.add_metric((kind,), _buckets(tally), tally.total)
-        decisions = core.CounterMetricFamily(
-            "airside_decisions", "What the service decided.", labels=("task_type", "decision")
-        )
-        for decision, count in self._decisions.items():
-            decisions.add_metric(decision, count)
-        lag = core.HistogramMetricFamily(
-            "airside_loop_lag_seconds", "The longest that the event loop made others wait, each second."
-        )
-        lag.add_metric((), _buckets(self._lag), self._lag.total)
-        yield from (successes, failures, latency, inputs, backend, decisions, lag)
+    def _counted(self) -> Iterator[Any]:
+        inputs = {
+            labels[:1]: (tally.count, self._sizes[labels[0]])
+            for labels, tally in self._answers.items()
+            if labels[1] == "create"
+        }
+        yield _counter(SUCCESSES, {labels: tally.count for labels, tally in self._answers.items()})
+        yield _counter(FAILURES, self._refusals)
+        yield _histogram(LATENCY, self._answers)
+        yield _family(INPUTS, inputs)
+        yield _histogram(AGE, self._ages)
+        yield _histogram(BACKEND, self._backend)
+        yield _counter(BACKEND_ERRORS, self._backend_errors)
+        yield _histogram(BATCH, self._batches)
+        yield _counter(DECISIONS, self._decisions)
+        yield _histogram(LAG, {(): self._lag})
 
     def _bounded(self, task_type: str) -> str:
         if task_type in self._types:
@@ -119,7 +162,43 @@ class Metrics:
         return task_type
 
 
-def _buckets(tally: Tally) -> list[tuple[str, float]]:
-    """The counts up to each bound, as Prometheus wants them: cumulative."""
-    names = (*map(str, _BOUNDS), "+Inf")
-    return list(zip(names, accumulate(tally.buckets), strict=True))
+class _Page:
+    """Families of series for the library's exposition."""
+
+    def __init__(self, families: Sequence[Any]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Any]:
+        return self._families
+
+
+def _read(readings: Iterable[Reading]) -> Iterator[Any]:
+    by_gauge: dict[str, dict[Labels, tuple[float]]] = {metric.name: {} for metric in _GAUGES}
+    for reading in readings:
+        by_gauge[reading.gauge][reading.labels] = (reading.value,)
+    for metric in _GAUGES:
+        yield _family(metric, by_gauge[metric.name])
+
+
+def _counter(metric: Metric, counts: dict[Labels, int]) -> Any:
+    return _family(metric, {labels: (count,) for labels, count in counts.items()})
+
+
+def _histogram(metric: Metric, tallies: dict[Labels, Tally]) -> Any:
+    return _family(metric, {labels: (tally.cumulative(), tally.total) for labels, tally in tallies.items()})
+
+
+def _family(metric: Metric, series: dict[Labels, tuple[Any, ...]]) -> Any:
+    """The library's family of a metric; each of its series has what the library wants for the type."""
+    from prometheus_client import core
+
+    make = {
+        "counter": core.CounterMetricFamily,
+        "histogram": core.HistogramMetricFamily,
+        "summary": core.SummaryMetricFamily,
+        "gauge": core.GaugeMetricFamily,
+    }[metric.kind]
+    family = make(metric.name.removesuffix("_total"), metric.text, labels=metric.labels)
+    for labels, values in series.items():
+        family.add_metric(labels, *values)
+    return family

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +16,8 @@ from grpc_reflection.v1alpha import reflection
 
 from airside.model import UsageError
 from airside.observe.events import Event, Hook, Hooks, What
+from airside.observe.readings import Gauge, Reading
+from airside.observe.tracing import Tracing
 from airside.sdk.agent import Agent
 from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
@@ -24,6 +26,7 @@ from airside.server.connections import NO_CONNECTIONS, Connections
 from airside.server.handle import UNSIGNED, SigningKeys
 from airside.server.health import Health
 from airside.server.http import HttpPages, Page
+from airside.server.readings import read_lanes, read_service
 from airside.server.reload import Look, keep_looking
 from airside.server.rpc import generic_handlers
 from airside.server.service import Service
@@ -51,7 +54,7 @@ class Server:
     served and joins `broken`; the others are served. Raises `UsageError` if an option is wrong or the port is taken,
     and with `strict` if anything is broken; then nothing is left half-started. With `tls` the port takes encrypted
     calls only, with `token_file` only calls with one of its tokens; both follow their files. `hooks` are told every
-    event; `metrics` renders the page /metrics.
+    event; `metrics` renders the page /metrics; with `tracing` every call is a span.
 
     >>> import asyncio
     >>> from airside.agents.echo import EchoAgent
@@ -74,7 +77,8 @@ class Server:
         tls: TlsFiles | None = None,
         token_file: Path | None = None,
         hooks: Sequence[Hook] = (),
-        metrics: Callable[[], bytes] | None = None,
+        metrics: Callable[[Iterable[Reading]], bytes] | None = None,
+        tracing: Tracing | None = None,
         broken: Sequence[BrokenPlugin] = (),
         strict: bool = False,
     ) -> None:
@@ -94,6 +98,7 @@ class Server:
         self._looking: asyncio.Task[None] | None = None
         self._hooks = Hooks(hooks)
         self._metrics = metrics
+        self._tracing = tracing
         self._strict = strict
         self._health = Health(SERVICE_NAMES)
         self.service = Service((), settings, keys, self._hooks)
@@ -117,7 +122,9 @@ class Server:
         try:
             await self._open_agents()
             await self._load_connections()
-            self.service = Service(self.agents, self._settings, self._keys, self._hooks, self._connections)
+            self.service = Service(
+                self.agents, self._settings, self._keys, self._hooks, self._connections, self._tracing
+            )
             self._watchdog = Watchdog(self.agents, self._hooks)
             self._watchdog.start()
             await self._listen()
@@ -263,6 +270,14 @@ class Server:
                 "choose another with --metrics-port."
             ) from exc
 
+    def readings(self) -> Iterator[Reading]:
+        """How the service stands right now, for the page /metrics."""
+        yield Reading(Gauge.SERVING, float(self._health.serving))
+        yield Reading(Gauge.AGENTS, len(self.agents))
+        yield Reading(Gauge.BROKEN, len(self.broken))
+        yield from read_service(self.service, self._keys)
+        yield from read_lanes(self.agents)
+
     def _uncertain(self) -> Page:
         return Page(HTTPStatus.OK, self.service.uncertain.to_json(), "application/json")
 
@@ -278,7 +293,7 @@ class Server:
     def _metrics_page(self) -> Page:
         if self._metrics is None:
             return Page(HTTPStatus.NOT_IMPLEMENTED, b"no metrics: pip install 'airside[metrics]'\n")
-        return Page(HTTPStatus.OK, self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        return Page(HTTPStatus.OK, self._metrics(self.readings()), "text/plain; version=0.0.4; charset=utf-8")
 
     async def _close(self) -> None:
         if self._looking is not None:

@@ -79,6 +79,8 @@ class Handle:
     message: str = ""
     result: bytes = b""
     request: bytes = b""
+    key_id: str = ""
+    """The key that signed the handle, as far as this process could read it."""
 
 
 # Field numbers are for ever: a number that is no longer used is never used again.
@@ -164,6 +166,7 @@ def _read(body: Mapping[int, Any]) -> Handle:
         message=body.get(_MESSAGE, ""),
         result=body.get(_RESULT, b""),
         request=body.get(_REQUEST, b""),
+        key_id=body.get(_KEY_ID, ""),
     )
 
 

@@ -72,6 +72,11 @@ class Job:
         return self.resource.phase.is_terminal
 
     @property
+    def age(self) -> float | None:
+        """Seconds since the last answer was true; None if it is true for ever, or if nothing is known yet."""
+        return None if self.is_over or self.fresh_at < 0 else time.monotonic() - self.fresh_at
+
+    @property
     def is_young(self) -> bool:
         """True in the handle's first minute. Another machine's clock may be a little ahead of ours."""
         return abs(time.time() - self.handle.created_at) < YOUNG

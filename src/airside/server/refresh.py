@@ -151,9 +151,9 @@ class Refresher:
         """Count a refresh that does not end as a fault: the job must not wait for it."""
         refresh.cancel()
         error = TimeoutError(f"no answer from {job.agent.name} within {time.monotonic() - job.refreshing_since:.1f} s")
-        began, job.refreshing_since = job.refreshing_since, time.monotonic()
+        job.refreshing_since = time.monotonic()
         job.was_abandoned = True
-        job.refresh = self._spawn(self._judge(job, error, began))
+        job.refresh = self._spawn(self._judge(job, error))
 
     async def _refresh_one(self, job: Job) -> None:
         began = time.monotonic()
@@ -167,7 +167,7 @@ class Refresher:
             job.spare -= 1
         if job.refresh is asyncio.current_task():  # else it was abandoned
             job.was_abandoned = False
-            await self._judge(job, outcome, began)
+            await self._judge(job, outcome)
 
     def _plan_ahead(self, job: Job) -> None:
         """Refresh once before the next ask, so late that the answer is news, unless one was made already."""
@@ -180,10 +180,10 @@ class Refresher:
         if due < next_ask:
             self._ahead.plan(job, due)
 
-    async def _judge(self, job: Job, outcome: Resource | Exception, began: float) -> None:
+    async def _judge(self, job: Job, outcome: Resource | Exception) -> None:
         """Take what a refresh found; a job that went wrong is refreshed again by itself. Never raises."""
         try:
-            await self._take_outcome(job, outcome, began)
+            await self._take_outcome(job, outcome)
         except Exception:  # the last answer stays
             log.exception("refresh of a job was lost", extra={"agent": job.agent.name, "key": job.handle.key})
         job.refresh = None
@@ -196,7 +196,7 @@ class Refresher:
         elif not _is_batched(job):
             self._plan_ahead(job)
 
-    async def _take_outcome(self, job: Job, outcome: Resource | Exception, began: float) -> None:
+    async def _take_outcome(self, job: Job, outcome: Resource | Exception) -> None:
         if isinstance(outcome, Fail):
             outcome = failure(outcome)  # the agent says that asking again can never help
         now = time.monotonic()
@@ -208,7 +208,6 @@ class Refresher:
         if isinstance(outcome, Resource):
             recovered(job)
             job.fresh_at = time.monotonic()
-            self._tell(What.REFRESH, job, seconds=now - began)
         else:
             await self._take(job, self._fault(job, outcome, now))
 
@@ -285,7 +284,7 @@ class Refresher:
         for job, outcome, refresh in zip(jobs, outcomes, waited, strict=True):
             if job.refresh is refresh:
                 job.was_abandoned = False
-                await self._judge(job, outcome, began)
+                await self._judge(job, outcome)
             if refresh is not None and not refresh.done():
                 refresh.set_result(None)
 
@@ -304,11 +303,9 @@ class Refresher:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _tell(self, what: What, job: Job, *, message: str = "", seconds: float = 0.0) -> None:
+    def _tell(self, what: What, job: Job, *, message: str = "") -> None:
         handle = job.handle
-        self._hooks.tell(
-            Event(what=what, task_type=handle.task_type.name, key=handle.key, message=message, seconds=seconds)
-        )
+        self._hooks.tell(Event(what=what, task_type=handle.task_type.name, key=handle.key, message=message))
 
 
 def _checked(resource: object, agent: Agent) -> Resource:

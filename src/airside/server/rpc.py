@@ -19,6 +19,7 @@ from airside.server.metadata import Directory, flyte1_directory, flyte2_director
 from airside.server.refusal import Refusal, TooManyCalls, UnknownAgent, wire_status
 from airside.server.service import Service
 from airside.server.target import target_of
+from airside.server.traced import traced, traced_stream
 from airside.wire.families import V1, V2, Family, Method, Verb
 from airside.wire.frame import frame
 from airside.wire.template import join_header
@@ -46,26 +47,29 @@ def _handlers_of(family: Family, rpcs: Rpcs) -> list[grpc.GenericRpcHandler[Any,
 
 
 def _handler(verb: Verb, method: Method, rpcs: Rpcs) -> grpc.RpcMethodHandler[Any, Any]:
-    call = getattr(rpcs, verb)
+    call, tracing = getattr(rpcs, verb), rpcs.service.tracing
     if method.kind == "unary":
-        return grpc.unary_unary_rpc_method_handler(_observed(verb, call, rpcs.service))
+        handle = _observed(verb, call, rpcs.service)
+        return grpc.unary_unary_rpc_method_handler(traced(method, handle, tracing) if tracing else handle)
     make = (
         grpc.unary_stream_rpc_method_handler
         if method.kind == "server_stream"
         else grpc.stream_stream_rpc_method_handler
     )
-    return make(_observed_stream(verb, call, rpcs.service))
+    handle_stream = _observed_stream(verb, call, rpcs.service)
+    return make(traced_stream(method, handle_stream, tracing) if tracing else handle_stream)
 
 
 class Seen:
     """What is learnt of a call while it is carried out, for the event that tells of it."""
 
-    __slots__ = ("began", "size", "task_type")
+    __slots__ = ("age", "began", "size", "task_type")
 
     def __init__(self, size: int) -> None:
         self.began = time.perf_counter()
         self.size = size
         self.task_type = ""
+        self.age: float | None = None
 
 
 def _observed(verb: Verb, call: Any, service: Service) -> Any:
@@ -126,7 +130,8 @@ def _admit(service: Service, limit: float) -> None:
 def _tell(service: Service, verb: Verb, seen: Seen, code: str) -> None:
     # A caller must not be able to make up metric series.
     task_type = seen.task_type if service.serves(seen.task_type) else ""
-    service.hooks.tell(Event(What.CALL, task_type, "", verb, code, time.perf_counter() - seen.began, seen.size))
+    seconds = time.perf_counter() - seen.began
+    service.hooks.tell(Event(What.CALL, task_type, "", verb, code, seconds, seen.size, age=seen.age))
 
 
 class Rpcs:
@@ -151,6 +156,7 @@ class Rpcs:
         target = target_of(self._message("get", data))
         seen.task_type = target.named.name
         job = await self.service.get(target.data, target.named, target.connection, _deadline(context))
+        seen.age = job.age
         return frame(1, job.answer)
 
     async def delete(self, data: bytes, context: Context, seen: Seen) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable
+from contextvars import Context
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
@@ -59,7 +60,9 @@ class Schedule(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = due
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.monotonic()), self._ring)
+        delay = max(0.0, due - time.monotonic())
+        # What comes of it is nobody's call: neither that of whoever planned it, nor another's whose time came first.
+        self._timer = asyncio.get_running_loop().call_later(delay, self._ring, context=Context())
 
     def _ring(self) -> None:
         self._armed_for, self._timer = NEVER, None

@@ -26,6 +26,7 @@ from airside.model import (
     TaskType,
 )
 from airside.observe.events import Event, Hooks, What
+from airside.observe.tracing import Tracing
 from airside.sdk.agent import Agent
 from airside.server.absent import AbsentAgent
 from airside.server.cancellation import Cancellation, Cancelling
@@ -45,6 +46,7 @@ from airside.server.handle import (
 )
 from airside.server.job import Job, links_of
 from airside.server.ledger import Ledger
+from airside.server.observed import observed
 from airside.server.offload import Offload
 from airside.server.order import Order, call_of, fingerprint, patience
 from airside.server.pending import PendingAgent
@@ -76,8 +78,10 @@ class Service:
         keys: SigningKeys = UNSIGNED,
         hooks: Hooks = Hooks(),  # noqa: B008 - it has no state
         connections: Connections = NO_CONNECTIONS,
+        tracing: Tracing | None = None,
     ) -> None:
-        self.agents = _by_type(agents)
+        self.agents = _by_type(observed(agents, hooks, tracing))
+        self.tracing = tracing
         self.settings = settings
         self.hooks = hooks
         self.calls_in_flight = 0

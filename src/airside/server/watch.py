@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -43,12 +43,15 @@ class Watch:
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()  # the one asked for longest ago comes first
         self._by_key: dict[str, Job] = {}
         self._bytes = 0
+        self.signed_by: Counter[str] = Counter()
+        """How many handles each key has signed."""
         self._sweeper: asyncio.TimerHandle | None = None
 
     def job(self, identity: bytes, handle: Handle, agent: Agent, call: Call, links: tuple[LogLink, ...] = ()) -> Job:
         """Watch the job of a handle from now on."""
         job = self._jobs[identity] = watched(identity, handle, agent, call_for_refresh(call), links)
         self._bytes += _weight(job)
+        self.signed_by[handle.key_id] += 1
         if handle.key:
             self._by_key[handle.key] = job
         if len(self._jobs) > self._settings.max_jobs:
@@ -151,6 +154,7 @@ class Watch:
         if self._by_key.get(job.handle.key) is job:
             del self._by_key[job.handle.key]
         self._bytes -= _weight(job) + len(job.answer)
+        self.signed_by[job.handle.key_id] -= 1
         job.is_dropped = True
         self._refresher.forget(job)
         self._dropped(job)

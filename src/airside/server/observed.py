@@ -1,0 +1,117 @@
+"""What becomes visible of the agents: each of their calls, and how busy they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from airside.model import Call, ConversionError, Fail, LogLine, Metric, NotFound, Resource, Retry, Task
+from airside.observe.events import Event, Hooks, What
+from airside.observe.tracing import Tracing
+from airside.sdk.agent import Agent
+
+T = TypeVar("T")
+
+
+class ObservedAgent(Agent):
+    """An agent, each of whose calls of its backend is told to the hooks, and is a span if calls are traced."""
+
+    def __init__(self, agent: Agent, hooks: Hooks, tracing: Tracing | None = None) -> None:
+        self.inner = agent
+        self.calls = 0
+        self.name = agent.name
+        self.task_types = agent.task_types
+        self.settings = agent.settings
+        self.is_sync = agent.is_sync
+        self.supports = agent.supports
+        self.joins_creates = agent.joins_creates
+        self._hooks = hooks
+        self._tracing = tracing
+        self._type = agent.task_types[0].name if agent.task_types else ""
+        self.links = agent.links  # type: ignore[method-assign]  # it asks no backend
+        self.read_handle = agent.read_handle  # type: ignore[method-assign]  # nor does this
+
+    async def create(self, task: Task, call: Call) -> bytes:
+        return await self._watch("create", self.inner.create(task, call), call)
+
+    async def get(self, meta: bytes, call: Call) -> Resource:
+        return await self._watch("get", self.inner.get(meta, call), call)
+
+    async def delete(self, meta: bytes, call: Call) -> None:
+        await self._watch("delete", self.inner.delete(meta, call), call)
+
+    async def do(self, task: Task, call: Call) -> Resource:
+        return await self._watch("do", self.inner.do(task, call), call)
+
+    async def get_many(self, metas: Sequence[bytes], call: Call) -> Sequence[Resource | Exception]:
+        return await self._watch("get_many", self.inner.get_many(metas, call), call, len(metas))
+
+    async def find(self, task: Task, key: str, call: Call) -> bytes | None:
+        return await self._watch("find", self.inner.find(task, key, call), call)
+
+    async def metrics(
+        self, meta: bytes, *, queries: Sequence[str], start: datetime, end: datetime, step: float, call: Call
+    ) -> Sequence[Metric]:
+        asked = self.inner.metrics(meta, queries=queries, start=start, end=end, step=step, call=call)
+        return await self._watch("metrics", asked, call)
+
+    def logs(self, meta: bytes, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
+        return self.inner.logs(meta, after=after, limit=limit, call=call)
+
+    async def _watch(self, operation: str, work: Coroutine[Any, Any, T], call: Call, size: int = 1) -> T:
+        if self._tracing is None:
+            return await self._tell(operation, work, call, size)
+        task_type = call.task_type.name if call.task_type else self._type
+        with self._tracing.backend(operation, agent=self.name, task_type=task_type, key=call.key, jobs=size):
+            return await self._tell(operation, work, call, size)
+
+    async def _tell(self, operation: str, work: Coroutine[Any, Any, T], call: Call, size: int) -> T:
+        began, code = time.perf_counter(), ""
+        self.calls += 1
+        try:
+            return await work
+        except BaseException as exc:
+            code = _name_of(exc)
+            raise
+        finally:
+            self.calls -= 1
+            self._hooks.tell(
+                Event(
+                    what=What.BACKEND,
+                    task_type=call.task_type.name if call.task_type else self._type,
+                    operation=operation,
+                    code=code,
+                    seconds=time.perf_counter() - began,
+                    size=size,
+                    key=call.key,
+                )
+            )
+
+
+def observed(agents: Sequence[Agent], hooks: Hooks, tracing: Tracing | None) -> Sequence[Agent]:
+    """The agents, observed if there is anybody to tell."""
+    if not hooks and tracing is None:
+        return agents
+    return [ObservedAgent(agent, hooks, tracing) for agent in agents]
+
+
+def _name_of(exc: BaseException) -> str:
+    """How a call failed, in one of few words: an author's own exceptions are not told apart."""
+    for kind in type(exc).__mro__:
+        if kind in _KINDS:
+            return _KINDS[kind]
+    return "unexpected"
+
+
+_KINDS: dict[type, str] = {
+    Retry: "retry",
+    Fail: "fail",
+    NotFound: "not_found",
+    ConversionError: "conversion",
+    TimeoutError: "timeout",
+    OSError: "connection",
+    asyncio.CancelledError: "cancelled",
+}
