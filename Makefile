@@ -2,6 +2,7 @@
 # `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+FLYTEKIT := .venv-flytekit
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -21,8 +22,8 @@ demo: $(STAMP)  ## run real tasks through a served agent and print their outputs
 test: $(STAMP)  ## run every test
 	@$(BIN)/python -m pytest
 
-faults: $(STAMP)  ## break things for real, at full length, and print the figures
-	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no tests/faults
+faults: $(STAMP) $(FLYTEKIT)/.installed  ## break things for real, at full length, with figures; ONLY="kills" for one
+	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no $(if $(ONLY),-k "$(ONLY)") tests/faults
 
 backends: $(STAMP)  ## test every agent against the real service or its emulator
 	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends
@@ -42,7 +43,6 @@ types: $(STAMP)
 layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-FLYTEKIT := .venv-flytekit
 
 $(FLYTEKIT)/.installed: | $(STAMP)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLYTEKIT)

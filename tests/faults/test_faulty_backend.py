@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from tests.faults.flytekit_service import PYFLYTE, serving
 
 from airside.model import Phase
 from airside.testing.engine_model import EngineModel, Outcome
@@ -17,10 +19,10 @@ StartReplicas = Callable[..., Awaitable[list[Replica]]]
 Figures = Callable[..., None]
 
 
-async def drive(replica: Replica, jobs: int, resync: float, seconds: float) -> list[Outcome]:
+async def drive(address: str, jobs: int, resync: float, seconds: float) -> list[Outcome]:
     """Run so many tasks, begun over one resync, each of about `seconds`, with an engine like Flyte's."""
     chance = random.Random(1)  # noqa: S311 - repeatable
-    async with EngineModel(replica.address, resync=resync) as engine:
+    async with EngineModel(address, resync=resync) as engine:
 
         async def one(number: int) -> Outcome:
             await asyncio.sleep(chance.uniform(0, resync))
@@ -35,11 +37,15 @@ def lateness(outcome: Outcome, job: BackendJob, lead: float) -> int:
     return sum(ask >= job.ends_at + lead for ask in outcome.asks) - 1
 
 
+LATENCY = (0.05, 2.0)
+FULL: dict[str, Any] = {"jobs": 1000, "resync": 30.0, "seconds": 120.0}
+
+
 @pytest.mark.parametrize(
     ("jobs", "resync", "seconds", "latency", "allowed"),
     [
         pytest.param(100, 3.0, 6.0, (0.01, 0.2), 2, id="short"),
-        pytest.param(1000, 30.0, 120.0, (0.05, 2.0), 15, id="full", marks=pytest.mark.faults),
+        pytest.param(*FULL.values(), LATENCY, 15, id="full", marks=pytest.mark.faults),
     ],
 )
 async def test_faults_cost_no_task(
@@ -53,7 +59,7 @@ async def test_faults_cost_no_task(
 ) -> None:
     async with FaultyBackend(faults=0.3, latency=latency, seed=7) as backend:
         (replica,) = await replicas(backend.url)
-        outcomes = await drive(replica, jobs, resync, seconds)
+        outcomes = await drive(replica.address, jobs, resync, seconds)
         by_id = {job.key: job for job in backend.jobs.values()}
         assert len(by_id) == len(backend.jobs), "two jobs for one key"
     wrong = [one for one in outcomes if one.phase is not Phase.SUCCEEDED]
@@ -82,3 +88,24 @@ def job_of(outcome: Outcome, jobs: dict[str, BackendJob]) -> BackendJob:
     from airside.server.handle import unseal
 
     return jobs[unseal(outcome.handles[-1]).key]
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(not PYFLYTE.exists(), reason="flytekit's environment is missing; `make faults` makes it")
+async def test_the_same_with_flytekits_service(figures: Figures) -> None:
+    async with FaultyBackend(faults=0.3, latency=LATENCY, seed=7) as backend, serving(backend.url) as address:
+        outcomes = await drive(address, **FULL)
+    jobs = list(backend.jobs.values())
+    finished = [one for one in outcomes if one.phase is Phase.SUCCEEDED]
+    failed = [one for one in outcomes if one.create_errors]
+    figures(
+        f"flytekit: {len(outcomes)} jobs, 30 % faults",
+        frozen=sum(one.is_frozen for one in outcomes),
+        failed_in_create=len(failed),
+        of_them_with_a_job_that_nobody_knows=len(jobs) - (len(outcomes) - len(failed)),
+        succeeded=len(finished),
+        failed_GetTask=sum(one.failed_polls for one in outcomes),
+        of=sum(len(one.asks) for one in outcomes),
+        backend_calls=sum(backend.calls.values()),
+    )
+    assert len(finished) + len(failed) + sum(one.is_frozen for one in outcomes) == len(outcomes)
