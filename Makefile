@@ -43,7 +43,6 @@ types: $(STAMP)
 layers: $(STAMP)
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
-
 $(FLYTEKIT)/.installed: | $(STAMP)
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLYTEKIT)
 	@$(BIN)/uv pip install --quiet --python $(FLYTEKIT)/bin/python 'flytekit[agent]==1.16.*'
