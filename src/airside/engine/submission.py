@@ -9,7 +9,7 @@ from flyteidl2.core.tasks_pb2 import TaskTemplate as TaskMessage
 
 from airside.engine.arguments import render
 from airside.engine.rundir import RunDir
-from airside.model import Execution, Task, TaskTemplate
+from airside.model import Execution, Retry, Task, TaskTemplate, UsageError
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.template import create_request, key_of, read_interface, read_request, write_template
