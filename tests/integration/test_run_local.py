@@ -280,10 +280,7 @@ async def test_an_agent_that_cannot_say_for_a_while_does_no_harm() -> None:
     outcome = await run_task(PLAIN, {}, adapt(agent), on_progress=news.append)
     assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 1)
     notes = [one.note for one in news if one.note]
-    assert notes == [
-        f"the agent cannot say how the job stands ({why}); asking again"
-        for why in ("OSError: no route", "busy", "not yet")
-    ]
+    assert notes == [f"the agent cannot say how the job stands ({why}); asking again" for why in ("OSError: no route", "busy", "not yet")]
 
 
 async def test_an_agent_that_never_says_is_given_up_and_its_job_cancelled() -> None:

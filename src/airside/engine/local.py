@@ -107,9 +107,7 @@ class LocalRun:
 
     def left(self) -> Outcome:
         """The outcome of a run that was left while its job may still be going; may be asked from any thread."""
-        going = (
-            self._known if not self._known.job.phase.is_terminal else replace(self._known, job=self._made.record.job)
-        )
+        going = self._known if not self._known.job.phase.is_terminal else replace(self._known, job=self._made.record.job)
         found = outcome_of(going, self._made.template, self._made.inputs)
         return replace(found, message=redact(found.message), detached=True, job_may_live=True)
 
