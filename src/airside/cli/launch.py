@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from airside.cli.choice import choose
 from airside.cli.exits import Exit
 from airside.cli.progress import Display, display
 from airside.cli.values import show, to_json
