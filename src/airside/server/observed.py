@@ -34,39 +34,41 @@ class ObservedAgent(Agent):
         self.links = agent.links  # type: ignore[method-assign]  # it asks no backend
         self.read_handle = agent.read_handle  # type: ignore[method-assign]  # nor does this
 
-    async def create(self, task: Task, call: Call) -> bytes:
-        return await self._watch("create", self.inner.create(task, call), call)
+    def create(self, task: Task, call: Call) -> Coroutine[Any, Any, bytes]:
+        return self._watch("create", self.inner.create(task, call), call)
 
-    async def get(self, meta: bytes, call: Call) -> Resource:
-        return await self._watch("get", self.inner.get(meta, call), call)
+    def get(self, meta: bytes, call: Call) -> Coroutine[Any, Any, Resource]:
+        return self._watch("get", self.inner.get(meta, call), call)
 
-    async def delete(self, meta: bytes, call: Call) -> None:
-        await self._watch("delete", self.inner.delete(meta, call), call)
+    def delete(self, meta: bytes, call: Call) -> Coroutine[Any, Any, None]:
+        return self._watch("delete", self.inner.delete(meta, call), call)
 
-    async def do(self, task: Task, call: Call) -> Resource:
-        return await self._watch("do", self.inner.do(task, call), call)
+    def do(self, task: Task, call: Call) -> Coroutine[Any, Any, Resource]:
+        return self._watch("do", self.inner.do(task, call), call)
 
-    async def get_many(self, metas: Sequence[bytes], call: Call) -> Sequence[Resource | Exception]:
-        return await self._watch("get_many", self.inner.get_many(metas, call), call, len(metas))
+    def get_many(self, metas: Sequence[bytes], call: Call) -> Coroutine[Any, Any, Sequence[Resource | Exception]]:
+        return self._watch("get_many", self.inner.get_many(metas, call), call, len(metas))
 
-    async def find(self, task: Task, key: str, call: Call) -> bytes | None:
-        return await self._watch("find", self.inner.find(task, key, call), call)
+    def find(self, task: Task, key: str, call: Call) -> Coroutine[Any, Any, bytes | None]:
+        return self._watch("find", self.inner.find(task, key, call), call)
 
-    async def metrics(
+    def metrics(
         self, meta: bytes, *, queries: Sequence[str], start: datetime, end: datetime, step: float, call: Call
-    ) -> Sequence[Metric]:
+    ) -> Coroutine[Any, Any, Sequence[Metric]]:
         asked = self.inner.metrics(meta, queries=queries, start=start, end=end, step=step, call=call)
-        return await self._watch("metrics", asked, call)
+        return self._watch("metrics", asked, call)
 
     def logs(self, meta: bytes, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
         return self.inner.logs(meta, after=after, limit=limit, call=call)
 
-    async def _watch(self, operation: str, work: Coroutine[Any, Any, T], call: Call, size: int = 1) -> T:
-        if self._tracing is None:
-            return await self._tell(operation, work, call, size)
+    def _watch(self, operation: str, work: Coroutine[Any, Any, T], call: Call, size: int = 1) -> Coroutine[Any, Any, T]:
+        told = self._tell(operation, work, call, size)  # not `async def`: each level costs a call that is often made
+        return told if self._tracing is None else self._trace(self._tracing, operation, told, call, size)
+
+    async def _trace(self, tracing: Tracing, operation: str, told: Coroutine[Any, Any, T], call: Call, size: int) -> T:
         task_type = call.task_type.name if call.task_type else self._type
-        with self._tracing.backend(operation, agent=self.name, task_type=task_type, key=call.key, jobs=size):
-            return await self._tell(operation, work, call, size)
+        with tracing.backend(operation, agent=self.name, task_type=task_type, key=call.key, jobs=size):
+            return await told
 
     async def _tell(self, operation: str, work: Coroutine[Any, Any, T], call: Call, size: int) -> T:
         began, code = time.perf_counter(), ""
@@ -78,17 +80,8 @@ class ObservedAgent(Agent):
             raise
         finally:
             self.calls -= 1
-            self._hooks.tell(
-                Event(
-                    what=What.BACKEND,
-                    task_type=call.task_type.name if call.task_type else self._type,
-                    operation=operation,
-                    code=code,
-                    seconds=time.perf_counter() - began,
-                    size=size,
-                    key=call.key,
-                )
-            )
+            task_type, seconds = call.task_type.name if call.task_type else self._type, time.perf_counter() - began
+            self._hooks.tell(Event(What.BACKEND, task_type, "", operation, code, seconds, size, call.key))
 
 
 def observed(agents: Sequence[Agent], hooks: Hooks, tracing: Tracing | None) -> Sequence[Agent]:
