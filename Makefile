@@ -48,8 +48,13 @@ $(FLYTEKIT)/.installed: | $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(FLYTEKIT)/bin/python 'flytekit[agent]==1.16.*'
 	@touch $@
 
-bench: $(STAMP) $(FLYTEKIT)/.installed  ## measure beside flytekit: all figures, or ONLY="import get"; SHORT=1 for a quick look
+$(FLYTEKIT)-bigquery/.installed: | $(STAMP)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLYTEKIT)-bigquery
+	@$(BIN)/uv pip install --quiet --python $(FLYTEKIT)-bigquery/bin/python 'flytekit[agent]==1.16.*' 'flytekitplugins-bigquery==1.16.*'
+	@touch $@
+
+bench: $(STAMP) $(FLYTEKIT)/.installed $(FLYTEKIT)-bigquery/.installed  ## measure beside flytekit: all figures, or ONLY="import get"; SHORT=1 for a quick look
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
 clean:
-	rm -rf $(VENV) $(FLYTEKIT) .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLYTEKIT) $(FLYTEKIT)-bigquery .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,7 +14,19 @@ from bench.calls import ATTEMPT, DONE, RUNNING, Call, create_call, get_call
 from bench.errors import BenchError
 from bench.load import rate
 from bench.measurement import Bound, Measurement, in_turns
-from bench.services import AIRSIDE, BARE, ENVIRONMENT, FLYTEKIT, HERE, OURS, THEIRS, Memory, Service, serving
+from bench.services import (
+    AIRSIDE,
+    BARE,
+    ENVIRONMENT,
+    FLYTEKIT,
+    FLYTEKIT_BIGQUERY,
+    HERE,
+    OURS,
+    THEIRS,
+    Memory,
+    Service,
+    serving,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +68,11 @@ def import_time(figure: str, effort: Effort) -> list[Measurement]:
 def serve_start(figure: str, effort: Effort) -> list[Measurement]:
     """From the start of the command to health SERVING, and the memory it then holds.
 
-    The bound is for resident memory, which counts the pages of shared libraries; private memory is told beside it.
+    Airside serves BigQuery's tasks as it comes, flytekit with a plugin: it is measured without it and with it. The
+    bound is for resident memory, which counts the pages of shared libraries; private memory is told beside it.
     """
-    memory: dict[str, list[Memory]] = {AIRSIDE.name: [], FLYTEKIT.name: []}
+    services = (AIRSIDE, FLYTEKIT, FLYTEKIT_BIGQUERY)
+    memory: dict[str, list[Memory]] = {service.name: [] for service in services}
 
     def start(service: Service) -> float:
         with serving(service) as served:
@@ -66,7 +80,7 @@ def serve_start(figure: str, effort: Effort) -> list[Measurement]:
             memory[service.name].append(served.memory())
             return served.start_seconds
 
-    starts = {service.name: partial(start, service) for service in (AIRSIDE, FLYTEKIT)}
+    starts = {service.name: partial(start, service) for service in services}
     seconds = _after_warm_up(effort.cold_rounds, starts)
     resident = {name: [one.resident for one in samples[1:]] for name, samples in memory.items()}
     private = {name: [one.private for one in samples[1:]] for name, samples in memory.items()}
@@ -75,8 +89,10 @@ def serve_start(figure: str, effort: Effort) -> list[Measurement]:
         ("resident memory", "MiB", resident, Bound(0.5)),
         ("private memory", "MiB", private, None),
     )
+    rivals = {FLYTEKIT.name: "pyflyte serve agent", FLYTEKIT_BIGQUERY.name: "the same with its BigQuery agent"}
     return [
-        Measurement(figure, what, "pyflyte serve agent", unit, sides[AIRSIDE.name], sides[FLYTEKIT.name], bound)
+        Measurement(figure, what, rival, unit, sides[AIRSIDE.name], sides[name], bound)
+        for name, rival in rivals.items()
         for what, unit, sides, bound in kinds
     ]
 

@@ -24,6 +24,7 @@ from bench.errors import BenchError
 HERE = Path(__file__).parent
 OURS = Path(sys.executable).parent
 THEIRS = HERE.parent / ".venv-flytekit" / "bin"
+THEIRS_WITH_BIGQUERY = HERE.parent / ".venv-flytekit-bigquery" / "bin"
 # Nothing of the caller's Python settings: without bytecode files, say, every start would compile all it imports.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 _START_LIMIT = 60.0
@@ -47,6 +48,7 @@ AIRSIDE = Service(
 FLYTEKIT = Service(
     "flytekit", (str(THEIRS / "pyflyte"), "serve", "agent", "--port", "{port}", "--prometheus_port", "{metrics}")
 )
+FLYTEKIT_BIGQUERY = Service("flytekit with bigquery", (str(THEIRS_WITH_BIGQUERY / "pyflyte"), *FLYTEKIT.command[1:]))
 BARE = Service("bare", (sys.executable, str(HERE / "bare_servicer.py"), "{port}"))
 
 
