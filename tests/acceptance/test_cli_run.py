@@ -123,7 +123,7 @@ def test_a_signal_cancels_the_job_and_waits(
     out, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert (folder / "deleted").exists()
-    assert "Cancelling the job and waiting until it is over; Ctrl-C again leaves it as it is." in err
+    assert "Cancelling the job and waiting until it is over; Ctrl-C again leaves it." in err
     assert json.loads(out)["phase"] == "ABORTED"
 
 
@@ -140,6 +140,8 @@ def test_a_second_ctrl_c_leaves_the_job_and_names_it(start: Callable[..., subpro
     assert time.monotonic() - began < 2
     assert process.returncode == 130
     assert "the job may still run" in err
+    job = re.search(r"^  take it up again: airside jobs wait ([0-9a-f]{16})$", err, re.MULTILINE)
+    assert job
     assert '  job: {"name":"started"}' in err
     assert "  console: https://example.org/nap" in err
 

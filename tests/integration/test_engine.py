@@ -103,10 +103,9 @@ async def test_attempts_follow_each_other_under_prefixes_of_their_own(store: Pat
     async with Engine(store, agents=[agent]) as engine:
         outcome = await engine.wait(await engine.submit(ADD, {"a": 3}, retries=1))
     assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 2)
-    assert verbs(agent) == ["create", "get", "delete", "create", "get"]
+    assert verbs(agent) == ["create", "get", "create", "get"]  # an agent is asked to delete unfinished jobs only
     prefixes = [one.task.output_prefix for one in agent.calls("create") if one.task]
     assert [Path(prefix).name for prefix in prefixes] == ["0", "1"]
-    assert agent.calls("delete")[0].meta == b"job-0"
 
 
 @pytest.mark.parametrize(

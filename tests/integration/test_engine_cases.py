@@ -254,6 +254,37 @@ def test_e06_the_most_specific_project_and_domain_win() -> None:
         assert find_route(read, listings, TaskType("spark"), project, domain).deployment.id == expected
 
 
+def test_e06_apps_come_before_pins_and_pins_before_discovery_at_each_level() -> None:
+    from airside.engine.routes import Listing, NoRoute, find_route
+    from airside.model import TaskType
+
+    def named(**more: str) -> dict[str, Any]:
+        return {"endpoint": "localhost:1", "insecure": True, **more}
+
+    section = {
+        "connectors": {"a": named(), "pin": named(), "pd": named(project="p", domain="d"), "other": named(domain="x")},
+        "connectorApps": {"app": named(), "a": named(domain="e")},
+        "connectorForTaskTypes": {"ray": "pin", "dask": "other"},
+    }
+    read = read_config({"plugins": {"connector-service": section}}, "f.yaml")
+    every = {TaskType("spark"): False, TaskType("ray"): True}
+    listings = {f"connector-service/{id_}": Listing(family="v2", types=every) for id_ in ("a", "pd")}
+    listings["connector-service/app app"] = Listing(family="v2", types={TaskType("spark"): False})
+    listings["connector-service/app a"] = Listing(family="v2", types={TaskType("ray"): False})
+    for name, project, domain, expected, why in [
+        ("spark", "", "", "app", "an app"),
+        ("spark", "p", "d", "pd", "discovery"),  # more specific than the app
+        ("ray", "", "", "pin", "a pin"),
+        ("ray", "p", "d", "pd", "discovery"),
+        ("ray", "", "e", "a", "an app"),
+        ("dask", "", "x", "other", "a pin"),
+    ]:
+        route = find_route(read, listings, TaskType(name), project, domain)
+        assert (route.deployment.id, route.why) == (expected, why)
+    with pytest.raises(NoRoute):
+        find_route(read, listings, TaskType("dask"), "", "y")
+
+
 async def test_e07_a_service_that_lists_nothing_still_gets_pins_and_defaults(start: Start) -> None:
     service = await start(script={"list": [grpc.StatusCode.UNIMPLEMENTED]})
     assert (await finish(config(service, supportedTaskTypes=["spark"]))).phase is Phase.SUCCEEDED

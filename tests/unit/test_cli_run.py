@@ -162,7 +162,7 @@ def test_without_a_task_the_tasks_are_listed(capsys: pytest.CaptureFixture[str])
 
 def test_a_task_that_fails_says_why_and_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "wf.py", "failing", "--fail", "boom", "--retries", "1", code=1)
-    assert "note: attempt 1 failed: ValueError: boom; the next begins in" in said
+    assert "note: attempt 1 failed (ValueError: boom); the next begins in" in said
     assert "failing failed after" in said
     assert "(2 attempts)" in said
     assert "  UnexpectedError: ValueError: boom" in said

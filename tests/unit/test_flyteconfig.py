@@ -131,3 +131,57 @@ def test_a_project_without_a_domain_is_told() -> None:
 def test_what_is_no_duration(text: object) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         read_go_duration(text)
+
+
+def warned(section: dict[str, Any], kind: str = "connector-service", **tasks: Any) -> tuple[str, ...]:
+    document = {"plugins": {kind: section}, "tasks": {"task-plugins": tasks}}
+    return tuple(one.removeprefix(f"f: plugins.{kind}.") for one in read_config(document, "f").warnings)
+
+
+def test_what_has_no_effect_is_told() -> None:
+    default = {"endpoint": "a:1", "timeouts": {"CreateTask": "5s", "MakeTask": "5s"}}
+    quotas = {"default": 5, "other": 6}
+    assert warned(
+        {
+            "defaultConnector": default,
+            "connectors": {"b": {"insecure": True}},
+            "resourceConstraints": {},
+            "webApi": {"resourceQuotas": quotas},
+        }
+    ) == (
+        "resourceConstraints has no effect here; webApi.resourceQuotas has",
+        "defaultConnector.timeouts.maketask is no call of an agent service and is ignored",
+        "connectors.b has no endpoint, so it is ignored",
+        "webApi.resourceQuotas.other is not known and is ignored",
+    )
+    assert warned({"defaultConnector": {"endpoint": "a:1"}, "connectorApps": {"x": {"endpoint": "b:1"}}}) == ()
+    assert warned({"defaultAgent": {"endpoint": "a:1"}, "connectorApps": {}}, "agent-service") == (
+        "connectorapps is not known and is ignored",
+    )
+
+
+def test_a_plugin_that_is_not_enabled_routes_nothing() -> None:
+    section = {"defaultAgent": {"endpoint": "a:1"}}
+    both = {"agent-service": section, "connector-service": {"defaultConnector": {"endpoint": "b:1"}}}
+    tasks = {"task-plugins": {"enabled-plugins": ["container", "agent-service"]}}
+    config = read_config({"plugins": both, "tasks": tasks}, "f")
+    assert [one.kind for one in config.sections] == ["agent-service"]
+    assert config.warnings == (
+        "f: plugins.connector-service is ignored, because tasks.task-plugins.enabled-plugins does not name it",
+    )
+    with pytest.raises(UsageError, match="enabled-plugins: must name agent-service, or nothing is routed"):
+        read_config({"plugins": {"agent-service": section}, "tasks": {"task-plugins": {"enabled-plugins": ["x"]}}}, "f")
+
+
+@pytest.mark.parametrize("found", ["{", "[]", "round_robin", [1]])
+def test_a_service_config_that_is_none(found: object) -> None:
+    section = {"defaultAgent": {"endpoint": "a:1", "defaultServiceConfig": found}}
+    with pytest.raises(UsageError, match=r"defaultServiceConfig: (is no JSON|must be a JSON object)"):
+        read_config({"plugins": {"agent-service": section}}, "f")
+
+
+def test_a_service_config_may_be_a_mapping() -> None:
+    section = {"defaultAgent": {"endpoint": "a:1", "defaultServiceConfig": {"loadBalancingPolicy": "pick_first"}}}
+    default = read_config({"plugins": {"agent-service": section}}, "f").sections[0].default
+    assert default is not None
+    assert default.service_config == '{"loadBalancingPolicy": "pick_first"}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -32,9 +33,19 @@ def detach(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, option
     """Submit the task, make sure that an engine runs, and tell how to go on."""
     from airside.cli.sources import source_of
 
-    state = state_dir()
+    state = state_dir() if options.state is None else Path(options.state).absolute()
+    if options.config:
+        from airside.cli.routing import read_routes
+
+        read_routes(options.config)  # what is wrong with it is better told now
     made = prepare(
-        task, values, state=state, source=source_of(file, options), retries=options.retries, timeout=options.timeout
+        task,
+        values,
+        state=state,
+        source=source_of(file, options),
+        retries=options.retries,
+        timeout=options.timeout,
+        cache=not options.no_cache,
     )
     with Database(state / FILE_NAME) as database, database.transaction():
         database.add(made.record, made.template, made.inputs)
@@ -46,9 +57,19 @@ def detach(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, option
         echo_json({"job": job_id, "task": task.name, "store": str(state / FILE_NAME), "engine": drives})
     else:
         click.echo(job_id)
-        click.echo(f"Submitted {task.name}. Its outcome: airside jobs wait {job_id}", err=True)
+        click.echo(f"Submitted {task.name}. Its outcome: {jobs_line('wait', job_id, options.state)}", err=True)
         tell_engine(drives, state)
     return Exit.OK
+
+
+def jobs_line(command: str, job_id: str, state: str | None) -> str:
+    """The `airside jobs` line about a job, as a person types it.
+
+    >>> jobs_line("wait", "3f2a", None), jobs_line("wait", "3f2a", "my state")
+    ('airside jobs wait 3f2a', "airside jobs --state 'my state' wait 3f2a")
+    """
+    where = f" --state {shlex.quote(state)}" if state else ""
+    return f"airside jobs{where} {command} {job_id}"
 
 
 def ensure_engine(state: Path) -> bool:

@@ -8,8 +8,9 @@ import logging
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +20,10 @@ from airside.observe.logs import configure
 
 if TYPE_CHECKING:
     from airside.engine.database import Record
+    from airside.engine.drivers import AgentSource
     from airside.engine.engine import Engine
+    from airside.engine.flyteconfig import FlyteConfig
+    from airside.sdk.agent import Agent
 
 log = logging.getLogger("airside.engine")
 
@@ -29,17 +33,31 @@ LOOK_EVERY = 0.5
 
 @click.command()
 @click.option("--state", metavar="DIR", type=click.Path(file_okay=False), help="Its folder. [env: AIRSIDE_STATE]")
+@click.option("--routes", metavar="FILE", help="Send tasks where this YAML file of a Flyte engine sends them.")
+@click.option("--containers", metavar="AGENT", help="Run what is routed to `container` with this agent here.")
+@click.option("--settings", metavar="FILE", help="Read this file instead of ./airside.toml for that agent.")
 @click.option("--idle-exit", type=Duration(), metavar="TIME", help="End once there was nothing to do for this long.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", help="How log lines look.")
-def engine(state: str | None, idle_exit: float | None, log_format: str) -> int:
-    """Drive the jobs that `airside run --detach` submitted.
+def engine(
+    state: str | None,
+    routes: str | None,
+    containers: str | None,
+    settings: str | None,
+    idle_exit: float | None,
+    log_format: str,
+) -> int:
+    """Drive the jobs that `airside run --detach` submitted, and those that `airside run` left.
 
     One engine at a time drives a store. Kill it at any instant: the next one goes on where it was, and no job is lost
     or started twice. SIGTERM and Ctrl-C stop it; remote jobs go on, and are taken up again by the next engine.
 
+    With --routes, a task whose submitter named no endpoint goes where the file says: FlytePropeller's configuration,
+    or Flyte 2's. The services are asked all the time what they serve.
+
     \b
     Examples:
       airside engine
+      airside engine --routes flyte.yaml
       airside engine --state ./state --idle-exit 10m
 
     Exit codes: 0 stopped, 2 the store cannot be used or another engine drives it.
@@ -49,30 +67,62 @@ def engine(state: str | None, idle_exit: float | None, log_format: str) -> int:
 
     configure("json" if log_format == "json" else "console")
     folder = state_dir() if state is None else Path(state).absolute()
+    agents = Agents(routes, containers, settings)
+    if routes is not None:
+        from airside.engine.flyteconfig import load_config
+
+        agents.config = load_config(routes)
+        for warning in agents.config.warnings:
+            log.warning("%s", warning)
     with asyncio.Runner() as runner:
-        return runner.run(_drive(folder / FILE_NAME, idle_exit))
+        return runner.run(_drive(folder / FILE_NAME, agents, idle_exit))
 
 
-async def _drive(store: Path, idle_exit: float | None) -> int:
+@dataclass
+class Agents:
+    """Where jobs go that say nothing of it themselves."""
+
+    routes: str | None
+    containers: str | None
+    settings: str | None
+    config: FlyteConfig | None = None
+
+    def source(self) -> AgentSource:
+        """The drivers of jobs, not open yet."""
+        from airside.cli.sources import choose_for, container_agent
+        from airside.engine.dispatch import Dispatch
+        from airside.engine.drivers import OpenedAgents
+        from airside.engine.routes import RoutedAgents
+
+        async def choose_container(record: Record) -> tuple[Agent, Any]:
+            named = record.source.get("containers") or self.containers
+            settings = record.source.get("settings") or self.settings
+            return await asyncio.to_thread(container_agent, named, settings, record.task_type)
+
+        routes = None if self.config is None else RoutedAgents(self.config, containers=choose_container)
+        return Dispatch(OpenedAgents(choose_for), routes, choose_container)
+
+
+async def _drive(store: Path, agents: Agents, idle_exit: float | None) -> int:
     """Run engines until a signal, or until nothing is left that came while the last one was ending."""
+    from airside.engine.attendance import is_attended
     from airside.engine.database import Database
 
     def work_left() -> bool:
         with Database(store) as database:
-            return bool(database.unfinished())
+            return any(not (one.attended and is_attended(one.root)) for one in database.unfinished())
 
     with _signals() as stop:
         while True:
-            await _one(store, idle_exit, stop)
+            await _one(store, agents, idle_exit, stop)
             if stop.is_set() or not await asyncio.to_thread(work_left):
                 return Exit.OK
 
 
-async def _one(store: Path, idle_exit: float | None, stop: asyncio.Event) -> None:
-    from airside.cli.sources import choose_for
+async def _one(store: Path, agents: Agents, idle_exit: float | None, stop: asyncio.Event) -> None:
     from airside.engine.engine import Engine
 
-    async with Engine(store, choose=choose_for, on_change=_tell) as running:
+    async with Engine(store, drivers=agents.source(), on_change=_tell) as running:
         log.info("engine drives %s: %d unfinished jobs", store, running.unfinished)
         failure = asyncio.create_task(running.failure())
         try:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airside.cli.durations import write_duration
+from airside.engine.calls import FROM_CACHE
 from airside.engine.database import Event, Record
 from airside.engine.job import Stage
 
@@ -61,7 +62,14 @@ def described(record: Record) -> dict[str, Any]:
         "finished": None if job.finished_at is None else _iso(job.finished_at),
         "job_may_live": job.job_may_live,
         "folder": record.root,
+        "cached": is_cached(record),
     }
+
+
+def is_cached(record: Record) -> bool:
+    """True if the job took its outputs from an earlier one."""
+    job = record.job
+    return bool(record.cache_key) and job.phase.is_success and job.message.endswith(FROM_CACHE)
 
 
 def write_time(event: Event) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import click
 from airside.cli.exits import Exit
 from airside.cli.history import described, history, summary, write_time
 from airside.cli.run import Duration
+from airside.engine.attendance import is_attended
 from airside.engine.database import FILE_NAME, Database, Record
 from airside.engine.job import Job, Stage
 from airside.engine.rundir import RunDir, state_dir
@@ -101,13 +102,19 @@ def show(state: Path, job_id: str, as_json: bool) -> int:
 @as_json
 @click.pass_obj
 def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
-    """Wait until a job is over, and print its outputs. Ctrl-C ends the waiting only."""
+    """Wait until a job is over, and print its outputs. Ctrl-C ends the waiting only.
+
+    An engine is started if none drives the job: so a run that was left is taken up again.
+    """
+    from airside.cli.detach import ensure_engine, tell_engine
     from airside.cli.values import show as shown
     from airside.cli.values import to_json
 
     began = time.monotonic()
     with _database(state) as database:
         record = database.find(job_id)
+        if needs_engine(record):
+            tell_engine(ensure_engine(state), state)
         told = ""
         while record.job.stage is not Stage.OVER:
             if not as_json and summary(record, age=False) != told:
@@ -157,7 +164,7 @@ def cancel(state: Path, job_ids: tuple[str, ...]) -> int:
     for record in found:
         over = record.job.id not in going
         click.echo(f"{record.job.id} {'is over already: ' + record.job.phase.name if over else 'is being cancelled'}")
-    if going:
+    if any(needs_engine(one) for one in found):
         tell_engine(ensure_engine(state), state)
     return Exit.OK
 
@@ -186,7 +193,8 @@ def retry(state: Path, job_id: str, as_json: bool) -> int:
             active_timeout=old.active_timeout,
         )
         with database.transaction():
-            database.add(replace(record, job=new, root=folder.root), *database.submission(old.id))
+            again = replace(record, job=new, root=folder.root, attended=False, reads_cache=False)
+            database.add(again, *database.submission(old.id))
     if as_json:
         _echo_json({"job": new.id, "task": record.task, "again": old.id})
     else:
@@ -214,6 +222,11 @@ def prune(state: Path, older_than: float, dry_run: bool) -> int:
             shutil.rmtree(root, ignore_errors=True)
     click.echo(f"{'Would delete' if dry_run else 'Deleted'} {len(found)} jobs.")
     return Exit.OK
+
+
+def needs_engine(record: Record) -> bool:
+    """True for a job that is not over, and that no command drives itself."""
+    return record.job.stage is not Stage.OVER and not (record.attended and is_attended(record.root))
 
 
 async def _print_logs(record: Record, limit: int) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from airside.cli.choice import choose
+from airside.cli.detach import jobs_line
 from airside.cli.exits import Exit
 from airside.cli.progress import Display, display
+from airside.cli.sources import source_of
 from airside.cli.values import show, to_json
 from airside.engine.background import Background
+from airside.engine.database import FILE_NAME, MEMORY
+from airside.engine.drivers import AgentSource
 from airside.engine.local import LocalRun, opened
 from airside.engine.progress import Outcome
+from airside.engine.rundir import state_dir
 from airside.model import Phase, TaskTemplate
+from airside.sdk.agent import Agent
 
 if TYPE_CHECKING:
     from airside.cli.run import RunOptions
@@ -52,20 +59,23 @@ class Launch:
             try:
                 return self.background.result()
             except Left:
-                if self.run is None:
+                if self.run is None or not self.run.is_kept:
                     raise KeyboardInterrupt from None
                 return self.run.left()
 
     async def _work(self) -> Outcome:
-        agent, agent_options = choose(self.task.type, self.file, self.options)
-        async with opened(agent, agent_options):
+        options = self.options
+        async with self._agents() as agents:
             livener = asyncio.get_running_loop().call_later(LIVELY_AFTER, self.shown.liven)
             self.run = LocalRun(
                 self.task,
                 self.values,
-                agent,
-                timeout=self.options.timeout,
-                retries=self.options.retries,
+                agents,
+                timeout=options.timeout,
+                retries=options.retries,
+                cache=not options.no_cache,
+                source=source_of(self.file, options),
+                store=_store_of(options.state),
                 on_progress=self.shown.show,
             )
             try:
@@ -73,13 +83,25 @@ class Launch:
             finally:
                 livener.cancel()
 
+    @contextlib.asynccontextmanager
+    async def _agents(self) -> AsyncIterator[Agent | AgentSource]:
+        if self.options.config:
+            from airside.cli.routing import routed
+
+            async with routed(self.task.type, self.options) as agents:
+                yield agents
+        else:
+            agent, agent_options = choose(self.task.type, self.file, self.options)
+            async with opened(agent, agent_options):
+                yield agent
+
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         self.caught.append(number)
         if len(self.caught) > 1 or self.run is None or self.options.on_interrupt == "detach":
             raise Left
         if self.background is not None:
             self.background.call(self.run.cancel)
-        self.shown.say("Cancelling the job and waiting until it is over; Ctrl-C again leaves it as it is.")
+        self.shown.say("Cancelling the job and waiting until it is over; Ctrl-C again leaves it.")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -99,7 +121,7 @@ def launch(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, option
     if options.as_json:
         _print_json(task, outcome)
     else:
-        _print(task, outcome)
+        _print(task, outcome, options)
     return _exit_code(outcome, this.caught[0] if this.caught else 0)
 
 
@@ -109,12 +131,20 @@ def _exit_code(outcome: Outcome, caught: int) -> int:
     return Exit.OK if outcome.phase.is_success else Exit.FAILED
 
 
-def _print(task: TaskTemplate, outcome: Outcome) -> None:
+def _store_of(state: str | None) -> str | Path:
+    if state == MEMORY:
+        return MEMORY
+    return (state_dir() if state is None else Path(state).absolute()) / FILE_NAME
+
+
+def _print(task: TaskTemplate, outcome: Outcome, options: RunOptions) -> None:
     from airside.cli.durations import write_duration
 
     took = write_duration(outcome.elapsed)
     if outcome.detached:
         click.echo(f"Left {task.name} after {took}; the job may still run.", err=True)
+        if options.state != MEMORY:
+            click.echo(f"  take it up again: {jobs_line('wait', outcome.run_id, options.state)}", err=True)
     elif outcome.phase.is_success:
         click.echo(f"{task.name} succeeded in {took}", err=True)
         if outcome.outputs:

@@ -84,6 +84,8 @@ def execute(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors are printed in one sentence, on stderr."""
     debug = bool(arguments) and arguments[0] == "--debug"
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its library prints lines of its own, into JSON logs too
+    if os.environ.get("SSL_CERT_FILE"):  # what other programs trust, gRPC is to trust, too
+        os.environ.setdefault("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", os.environ["SSL_CERT_FILE"])
     try:
         code = airside.main(list(arguments), prog_name="airside", standalone_mode=False)
     except click.exceptions.Exit as exc:

@@ -32,6 +32,12 @@ class RunOptions(EndpointOptions):
     as_json: bool = False
     settings: str | None = None
     detached: bool = False
+    config: str | None = None
+    containers: str | None = None
+    project: str = ""
+    domain: str = ""
+    no_cache: bool = False
+    state: str | None = None
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.5 on
@@ -58,6 +64,16 @@ def _options() -> list[click.Option]:
             help="Run it on the agent service at this address, not in this process.",
         ),
         *endpoint_options(),
+        click.Option(
+            ["--config"], metavar="FILE", help="Run it where this YAML file of a Flyte engine sends its task type."
+        ),
+        click.Option(
+            ["--containers"],
+            metavar="AGENT",
+            help="With --config: run what is routed to `container` with this agent here, such as local_process.",
+        ),
+        click.Option(["--project"], metavar="NAME", help="The Flyte project that the task belongs to."),
+        click.Option(["--domain"], metavar="NAME", help="The Flyte domain that the task belongs to."),
         click.Option(["--inputs-file"], metavar="FILE", help="Inputs as one JSON object (-: stdin); flags win."),
         click.Option(
             ["--modules", "-m"], multiple=True, metavar="MODULE", help="Import a module that registers agents."
@@ -76,6 +92,12 @@ def _options() -> list[click.Option]:
         click.Option(
             ["--detach", "detached"], is_flag=True, help="Hand it to the engine and end; `airside jobs` tells the rest."
         ),
+        click.Option(["--no-cache"], is_flag=True, help="Run it even if the outputs of a cached task are known."),
+        click.Option(
+            ["--state"],
+            metavar="DIR",
+            help="The folder of its job and its files; `:memory:` keeps no job. [env: AIRSIDE_STATE]",
+        ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the outcome as one JSON object on stdout."),
         click.Option(["--settings"], metavar="FILE", help="Read this file instead of ./airside.toml."),
     ]
@@ -92,6 +114,12 @@ def run_options(ctx: click.Context | None) -> RunOptions:
         ctx = ctx.parent
     options = RunOptions(**given)
     check_endpoint(options)
+    if options.config and options.endpoint:
+        raise UsageError("--config and --endpoint both say where to run it: give one of them.")
+    if options.containers and not options.config:
+        raise UsageError("--containers is for what --config routes: give that, too.")
+    if options.detached and options.state == ":memory:":
+        raise UsageError("--detach needs a store that outlives this command, not --state :memory:.")
     return options
 
 
@@ -238,13 +266,15 @@ run = RunCommand(
     see `airside run FILE TASK --help`. Without TASK, the tasks in FILE are listed. Progress goes to stderr, the
     outputs to stdout.
 
-    Ctrl-C cancels the job and waits until it is over; a second Ctrl-C leaves it as it is and ends at once.
+    Ctrl-C cancels the job and waits until it is over; a second Ctrl-C ends at once, and names the command that takes
+    the job up again.
 
     \b
     Examples:
       airside run wf.py
       airside run wf.py my_task --x 3 --names '["a", "b"]'
       airside run --endpoint localhost:8000 --json wf.py my_task --inputs-file inputs.json
+      airside run --config flyte.yaml wf.py my_task --x 3
       airside run --detach wf.py my_task --x 3
 
     Exit codes: 0 the task succeeded, 1 it failed, 2 wrong usage, 3 nothing answers at the endpoint, 130 interrupted.

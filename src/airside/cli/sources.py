@@ -14,6 +14,7 @@ from airside.cli.endpoint import from_source, to_source
 from airside.cli.run import RunOptions
 from airside.cli.settings import FILE_NAME, VARIABLE
 from airside.cli.taskfile import TaskFile, load_file
+from airside.model import TaskType, UsageError
 from airside.sdk.agent import Agent
 
 if TYPE_CHECKING:
@@ -32,12 +33,30 @@ def source_of(file: TaskFile, options: RunOptions) -> dict[str, Any]:
         "modules": list(options.modules),
         **to_source(options),
         "settings": str(Path(settings).resolve()) if settings else None,
+        **({"config": str(Path(options.config).resolve())} if options.config else {}),
+        **{name: value for name in ("project", "domain", "containers") if (value := getattr(options, name))},
     }
 
 
 async def choose_for(record: Record) -> tuple[Agent, Any]:
     """The agent of a detached job, not open yet, and its options; chosen as `airside run` chose it."""
     return await asyncio.to_thread(_choose, record)
+
+
+async def choose_container(record: Record) -> tuple[Agent, Any]:
+    """The agent for a task that is routed to Flyte's plugin `container`: the one that its submitter named."""
+    source = record.source
+    return await asyncio.to_thread(container_agent, source.get("containers"), source.get("settings"), record.task_type)
+
+
+def container_agent(name: str | None, settings: str | None, task_type: TaskType) -> tuple[Agent, Any]:
+    """An agent that runs the containers of tasks here, by its name, and its options."""
+    if not name:
+        raise UsageError(
+            f"Task type {task_type} is routed to the plugin 'container' by default-for-task-types; "
+            "--containers local_process runs the container's command as a process here, without its image."
+        )
+    return choose(TaskType(name), TaskFile("", {}, ()), RunOptions(settings=settings))
 
 
 def _choose(record: Record) -> tuple[Agent, Any]:

@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 
 from airside.engine.attempt import refused, told
+from airside.engine.database import Record
 from airside.engine.job import (
     Action,
     Answered,
@@ -25,15 +26,25 @@ from airside.engine.job import (
 from airside.engine.outputs import UNREADABLE, settle
 from airside.engine.rundir import RunDir
 from airside.engine.submission import Submission
-from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskType
+from airside.model import AirsideError, Call, Fail, LogLink, NotFound, OutputsAt, Phase, Resource, Retry, Task, TaskType
 from airside.sdk.agent import Agent
 from airside.wire import storage
-from airside.wire.resource import UnknownPhase
+from airside.wire.resource import OUTPUTS_FILE, UnknownPhase
+
+FROM_CACHE = "from the cache."
+LAST_LOOK = 5.0
+"""Seconds to learn, before a cancel, whether the job is over already."""
+
+SHORTEST_CALL = 0.05
+"""Seconds that a call may take however soon its attempt ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One action on one job: who carries it out, and where what was submitted can be read."""
+    """One action on one job: who carries it out, and where what was submitted can be read.
+
+    `cached` finds an earlier job whose outputs will do.
+    """
 
     action: Action
     job: Job
@@ -41,6 +52,7 @@ class Order:
     folder: RunDir
     agent: Agent
     submission: Callable[[], Awaitable[tuple[bytes, bytes]]]
+    cached: Callable[[], Awaitable[Record | None]]
 
 
 async def carry_out(order: Order) -> Observation:
@@ -52,6 +64,9 @@ async def _create(order: Order) -> Observation:
     task = await _task(order)
     if isinstance(task, Refused):
         return task
+    cached = await _cached(order)
+    if cached is not None:
+        return cached
     if order.agent.is_sync:
         return await _do(order, task)
     try:
@@ -99,8 +114,9 @@ async def _do(order: Order, task: Task) -> Observation:
 
 async def _get(order: Order) -> Observation:
     job, agent = order.job, order.agent
+    left = max(SHORTEST_CALL, job.deadline - time.time())  # no answer may keep a timeout from being noticed
     try:
-        resource = await agent.get(job.meta, _call(order))
+        resource = await agent.get(job.meta, _call(order, min(left, agent.settings.call_timeout)))
     except NotFound as exc:
         return Faulted(job.attempt, told(exc), Trouble.MISSING)
     except (Fail, UnknownPhase) as exc:
@@ -113,7 +129,15 @@ async def _get(order: Order) -> Observation:
 
 
 async def _delete(order: Order) -> Observation:
-    attempt = order.job.attempt
+    """Ask for the cancel. A service asks its agent for unfinished jobs only; here that is for us to see to."""
+    attempt, agent = order.job.attempt, order.agent
+    if not agent.joins_creates and not agent.settings.delete_finished:
+        verdict = order.job.verdict
+        if verdict is not None and verdict.dead:
+            return Deleted(attempt)
+        over = await _last_look(order)
+        if over is not None:
+            return over
     try:
         await order.agent.delete(order.job.meta, _call(order))
     except NotFound:
@@ -121,6 +145,17 @@ async def _delete(order: Order) -> Observation:
     except Exception as exc:  # noqa: BLE001 - a cancel is tried again whatever went wrong
         return DeleteFailed(attempt, told(exc), after=_after(exc))
     return Deleted(attempt)
+
+
+async def _last_look(order: Order) -> Observation | None:
+    """How the job ended, if it is known to be over by now."""
+    call = _call(order, min(LAST_LOOK, order.agent.settings.call_timeout))
+    try:
+        async with asyncio.timeout(LAST_LOOK):
+            resource = await order.agent.get(order.job.meta, call)
+    except Exception:  # noqa: BLE001 - then it may be running
+        return None
+    return await _settled(order, resource) if resource.phase.is_terminal else None
 
 
 async def _task(order: Order) -> Task | Refused:
@@ -139,6 +174,30 @@ def _make_task(order: Order, template: bytes, inputs: bytes) -> Task:
             Path(folder.root).mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
         storage.write(folder.inputs, inputs, durable=False)  # the store has them
     return Submission.read(template, inputs).task(folder, attempt)
+
+
+async def _cached(order: Order) -> Answered | None:
+    """The outputs of an earlier job with the same inputs; None if there is none, or if its outputs are gone."""
+    found = await order.cached()
+    if found is None:
+        return None
+    attempt, job = order.job.attempt, found.job
+    from_prefix = RunDir(job.id, found.root).output_prefix(job.attempt)
+    submission, to_prefix = await order.submission(), order.folder.output_prefix(attempt)
+    if not await asyncio.to_thread(_copy_outputs, *submission, from_prefix, to_prefix):
+        return None
+    return Answered(attempt, Resource(Phase.SUCCEEDED, message=f"The outputs of {job.id}, {FROM_CACHE}"))
+
+
+def _copy_outputs(template: bytes, inputs: bytes, from_prefix: str, to_prefix: str) -> bool:
+    if not Submission.read(template, inputs).declared_outputs:
+        return True
+    try:
+        data = storage.read(storage.join(from_prefix, OUTPUTS_FILE))
+        storage.write(storage.join(to_prefix, OUTPUTS_FILE), data)
+    except AirsideError:  # whatever keeps them from being used again, the task can still run
+        return False
+    return True
 
 
 async def _undone(order: Order, task: Task, error: Exception) -> Observation:
@@ -164,14 +223,16 @@ async def _undone(order: Order, task: Task, error: Exception) -> Observation:
 
 
 async def _settled(order: Order, resource: Resource) -> Observation:
-    """The answer, with the outputs of a job that succeeded in their file."""
-    attempt = order.job.attempt
-    if not resource.phase.is_success:
+    """The answer, with the outputs of a job that succeeded in their file; a failure may say why in `error.pb`."""
+    attempt, is_success = order.job.attempt, resource.phase.is_success
+    if not is_success and not isinstance(resource.outputs, OutputsAt):
         return Answered(attempt, replace(resource, outputs=None))
     template, inputs = await order.submission()
     settled = await asyncio.to_thread(_settle, resource, template, inputs, order.folder.output_prefix(attempt))
     if settled.code == UNREADABLE:
-        return Faulted(attempt, settled.message)  # the storage is away: the job is over, but ask again
+        if is_success:  # the storage is away: the job is over, but ask again
+            return Faulted(attempt, settled.message)
+        settled = resource
     return Answered(attempt, replace(settled, outputs=None))
 
 
@@ -186,10 +247,10 @@ async def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
         return ()
 
 
-def _call(order: Order) -> Call:
+def _call(order: Order, limit: float | None = None) -> Call:
     return Call(
         output_prefix=order.folder.output_prefix(order.job.attempt),
-        deadline=_deadline(order.agent.settings.call_timeout),
+        deadline=_deadline(order.agent.settings.call_timeout if limit is None else limit),
         task_type=order.task_type,
     )
 

@@ -32,7 +32,11 @@ class StoreError(UsageError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A job with what its submitter said of it. `source` is what finds its agent again (JSON values)."""
+    """A job with what its submitter said of it. `source` is what finds its agent again (JSON values).
+
+    An `attended` job is driven by the command that submitted it, as long as that lives (`attendance.py`). Jobs of one
+    `cache_key` have the same outputs; with `reads_cache` those of an earlier one will do.
+    """
 
     job: Job
     seq: int = 0
@@ -40,6 +44,9 @@ class Record:
     task_type: TaskType
     root: str
     source: Mapping[str, Any]
+    attended: bool = False
+    cache_key: str = ""
+    reads_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ def queries() -> Mapping[str, str]:
 
 def migrations() -> Sequence[str]:
     """The scripts that make a store, oldest first; a store's version is how many of them it has seen."""
-    return (_text("schema.sql"),)
+    return (_text("schema.sql"), _text("schema_2.sql"))
 
 
 class Database:
@@ -130,6 +137,9 @@ class Database:
             "type_version": record.task_type.version,
             "root": record.root,
             "source": json.dumps(record.source),
+            "attended": record.attended,
+            "cache_key": record.cache_key,
+            "reads_cache": record.reads_cache,
         }
         self._execute("insert_job", row)
         self._execute("insert_submission", {"job": job.id, "template": template, "inputs": inputs})
@@ -159,8 +169,8 @@ class Database:
         self._execute("insert_request", {"job": job_id, "kind": kind, "at": at})
 
     def answered(self, seq: int) -> None:
-        """Forget the requests up to this one. Within a `transaction`."""
-        self._execute("delete_requests", {"seq": seq})
+        """Forget a request. Within a `transaction`."""
+        self._execute("delete_request", {"seq": seq})
 
     def forget(self, job_id: str) -> None:
         """Delete a finished job and its history. Within a `transaction`."""
@@ -215,6 +225,11 @@ class Database:
         """A job's template and inputs, as they were submitted."""
         (row,) = self._all("submission", {"job": job_id})
         return row["template"], row["inputs"]
+
+    def cached(self, key: str) -> Record | None:
+        """The newest job of this cache key that succeeded."""
+        rows = self._all("cached_job", {"key": key, "phase": Phase.SUCCEEDED.value})
+        return _record(rows[0]) if rows else None
 
     def requests(self) -> list[tuple[int, str, str]]:
         """What was asked of the engine: number, job, kind."""
@@ -338,4 +353,7 @@ def _record(row: sqlite3.Row) -> Record:
         task_type=TaskType(row["task_type"], row["type_version"]),
         root=row["root"],
         source=json.loads(row["source"]),
+        attended=bool(row["attended"]),
+        cache_key=row["cache_key"],
+        reads_cache=bool(row["reads_cache"]),
     )

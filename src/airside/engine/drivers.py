@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from math import inf
+from typing import Any, Protocol
 
 from airside.engine.attempt import told
 from airside.engine.database import Record
 from airside.engine.job import Rules
 from airside.engine.lane import Lane, Limits
-from airside.engine.loop import Driver
+from airside.engine.loop import Driver, Drivers
 from airside.model import Call, Fail, Resource, Retry, Task
 from airside.sdk.agent import Agent
 
@@ -22,6 +23,16 @@ AGAIN = 30.0
 """Seconds until an agent that could not be found is looked for again."""
 
 Choose = Callable[[Record], Awaitable[tuple[Agent, Any]]]
+
+
+class AgentSource(Drivers, Protocol):
+    """Finds the drivers of jobs, from `open` to `close`."""
+
+    async def open(self) -> None:
+        """Prepare."""
+
+    async def close(self) -> None:
+        """Close every agent that was opened."""
 
 
 class OpenedAgents:
@@ -61,6 +72,28 @@ class OpenedAgents:
                     await agent.close()
 
 
+class OpenAgent:
+    """The driver of all jobs: one agent that its owner has opened, and will close."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def key(self, record: Record) -> Any:
+        """All jobs share the agent."""
+        del record
+
+    async def find(self, record: Record) -> Driver:
+        """The driver of a job."""
+        del record
+        return Driver(self._agent, rules_for(self._agent), Lane(Limits()))
+
+    async def open(self) -> None:
+        """The agent is open already."""
+
+    async def close(self) -> None:
+        """The agent stays open."""
+
+
 class MissingAgent(Agent):
     """Stands for an agent that cannot be used: what needs no job fails for good, jobs that exist wait for it."""
 
@@ -92,7 +125,7 @@ def rules_for(agent: Agent) -> Rules:
         poll_interval=settings.poll_interval,
         quick=True,
         fault_tolerance=settings.fault_tolerance,
-        unfetched_tolerance=settings.fault_tolerance,
+        unfetched_tolerance=inf,
         delete_finished=settings.delete_finished,
         repeats_create=agent.joins_creates
         or agent.is_sync

@@ -33,7 +33,12 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 10_000),  # gRPC's own two minutes are long for a service that restarted
 )
-_UNREACHABLE = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+_UNREACHABLE = (
+    "failed to connect to all addresses",
+    "connections to all backends failing",
+    "errors resolving",
+    "DNS resolution failed",
+)
 _HINTS = {
     "WRONG_VERSION_NUMBER": "it does not speak TLS",
     "CERTIFICATE_VERIFY_FAILED": "its certificate cannot be verified",
@@ -43,7 +48,8 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a connection is secured. All are PEM; without `roots` the system's authorities hold.
+    """How a connection is secured. All are PEM; without `roots` gRPC's own authorities hold, or those in the file that
+    the environment variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
 
     `certificate` and `key` are this side's own, for services that ask for them; `server_name` is the name that
     the service's certificate must carry, if it is not the host's.

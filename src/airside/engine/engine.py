@@ -7,18 +7,20 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from airside.engine.attendance import Attendance
+from airside.engine.caching import cache_key
 from airside.engine.database import FILE_NAME, MEMORY, Event, Record
-from airside.engine.drivers import Choose, OpenedAgents
+from airside.engine.drivers import AgentSource, Choose, OpenedAgents
 from airside.engine.job import Job, Stage
 from airside.engine.loop import Entry, Loop
 from airside.engine.outputs import read_outputs
 from airside.engine.ownership import Ownership
-from airside.engine.progress import Outcome
+from airside.engine.progress import Outcome, readable
 from airside.engine.rundir import RunDir, new_run, state_dir
 from airside.engine.store import Store
 from airside.engine.submission import Submission
@@ -55,12 +57,15 @@ def prepare(
     source: Mapping[str, Any] | None = None,
     retries: int | None = None,
     timeout: float | None = None,
+    cache: bool = True,
 ) -> Submitted:
     """Make a job of a task and its inputs. Raises `ConversionError` for inputs that do not fit.
 
-    As in Flyte, a task's timeout bounds each attempt, and twice that time all of them from the submission on.
+    As in Flyte, a task's timeout bounds each attempt, and twice that time all of them from the submission on. Without
+    `cache` it runs even if there are outputs of the same task and inputs; later jobs may use its own.
     """
-    submission = Submission(task, inputs)
+    source = dict(source or {})
+    submission = Submission(task, inputs, project=source.get("project", ""), domain=source.get("domain", ""))
     limit = task.timeout if timeout is None else timeout
     folder = new_run(state)
     now = time.time()
@@ -72,7 +77,15 @@ def prepare(
         timeout=limit,
         active_timeout=None if limit is None else 2 * limit,
     )
-    record = Record(job=job, task=task.name, task_type=task.type, root=folder.root, source=dict(source or {}))
+    record = Record(
+        job=job,
+        task=task.name,
+        task_type=task.type,
+        root=folder.root,
+        source=source,
+        cache_key=cache_key(submission.template, submission.inputs),
+        reads_cache=cache,
+    )
     return Submitted(record=record, template=submission.template, inputs=submission.inputs)
 
 
@@ -80,11 +93,13 @@ class Engine:
     """Drives tasks to their ends as Flyte's engine would, and survives restarts. Use it with `async with`.
 
     Jobs live in `store`: a file, ":memory:" (nothing outlives the engine), or by default `engine.db` in the state
-    folder. One engine at a time may drive a store; a second one raises `StoreError` that names the first.
+    folder. One engine at a time may drive a store; a second one raises `StoreError` that names the first. With
+    `only_own` it drives none but the jobs that are submitted to it, and any number of such engines share a store;
+    what they leave unfinished is taken up by the one that drives the store.
 
     Agents are found as `airside.run` finds them: `agents` if given, else registered ones, else installed plugins;
     with `endpoint` ("host:port") all tasks run on the agent service there; with `routes` they go where the YAML file of
-    a Flyte engine says, or what `load_config` read of one. `choose` replaces all that.
+    a Flyte engine says, or what `load_config` read of one. `choose` or `drivers` replaces all that.
     `on_change` hears of every transition, once it is on the disk, with a note about what the engine does.
 
     >>> import asyncio
@@ -107,25 +122,29 @@ class Engine:
         routes: str | Path | FlyteConfig | None = None,
         options: Mapping[str, Any] | None = None,
         choose: Choose | None = None,
+        drivers: AgentSource | None = None,
+        only_own: bool = False,
         on_change: Listener | None = None,
     ) -> None:
         self.path = str(state_dir() / FILE_NAME if store is None else store)
         self._state = None if self.path == MEMORY else Path(self.path).parent
         self._store = Store(self.path)
-        self._ownership = Ownership(self.path)
-        self._drivers: OpenedAgents | RoutedAgents
-        if routes is None:
-            self._drivers = OpenedAgents(choose or _chooser(agents, endpoint, options or {}))
-        else:
-            self._drivers = _routed(routes)
+        self._ownership = None if only_own else Ownership(self.path)
+        self._attendances: dict[str, Attendance] = {}
+        self._drivers = drivers or (
+            OpenedAgents(choose or _chooser(agents, endpoint, options or {})) if routes is None else _routed(routes)
+        )
         self._on_change = on_change
-        self._loop = Loop(self._store, self._drivers, on_change=self._changed, on_failure=self._failed)
+        self._loop = Loop(
+            self._store, self._drivers, on_change=self._changed, on_failure=self._failed, only_own=only_own
+        )
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._listener: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        await asyncio.to_thread(self._ownership.take)
+        if self._ownership is not None:
+            await asyncio.to_thread(self._ownership.take)
         try:
             await self._store.open()
             await self._drivers.open()
@@ -158,18 +177,30 @@ class Engine:
         *,
         retries: int | None = None,
         timeout: float | None = None,
+        cache: bool = True,
         source: Mapping[str, Any] | None = None,
     ) -> str:
         """Hand in a task and return its job's id, once it is on the disk. From then on it is not lost.
 
-        `retries` and `timeout` (seconds, for one attempt) override the task's own. Raises `ConversionError` for inputs
-        that do not fit.
+        `retries` and `timeout` (seconds, for one attempt) override the task's own. A task with `cache=True` takes the
+        outputs of an earlier job of the store with the same cache version, interface and inputs, if there is one; with
+        `cache=False` here it runs all the same. Raises `ConversionError` for inputs that do not fit.
         """
-        made = await asyncio.to_thread(
-            prepare, task, inputs or {}, state=self._state, source=source, retries=retries, timeout=timeout
+        state = self._state
+        return await self.take(
+            await asyncio.to_thread(
+                prepare, task, inputs or {}, state=state, source=source, retries=retries, timeout=timeout, cache=cache
+            )
         )
-        await self._loop.submit(made.record, made.template, made.inputs)
-        return made.record.job.id
+
+    async def take(self, made: Submitted) -> str:
+        """Hand in what `prepare` made, and return its job's id, once it is on the disk."""
+        record = made.record
+        if self._ownership is None and self._state is not None:
+            await asyncio.to_thread(self._attend, record)
+            record = replace(record, attended=True)
+        await self._loop.submit(record, made.template, made.inputs)
+        return record.job.id
 
     async def wait(self, job_id: str) -> Outcome:
         """How a job ended, once it has. Raises `UsageError` for an unknown id, `StoreError` if the engine stops."""
@@ -217,12 +248,28 @@ class Engine:
     async def _close(self) -> None:
         await self._drivers.close()
         await self._store.close()
-        self._ownership.release()
+        if self._ownership is not None:
+            self._ownership.release()
+        if self._attendances:
+            await asyncio.to_thread(self._let_go)
+
+    def _attend(self, record: Record) -> None:
+        """Say, to the engine of the store, that this process drives the job. Blocks."""
+        RunDir(record.job.id, record.root).make()
+        attendance = self._attendances[record.job.id] = Attendance(record.root)
+        attendance.take()
+
+    def _let_go(self) -> None:
+        while self._attendances:
+            self._attendances.popitem()[1].release()
 
     def _changed(self, entry: Entry, job: Job, note: str) -> None:
         if self._on_change is not None:
             self._on_change(entry.record(job), note)
         if job.stage is Stage.OVER:
+            attendance = self._attendances.pop(job.id, None)
+            if attendance is not None:
+                asyncio.get_running_loop().run_in_executor(None, attendance.release)
             for done in self._waiting.get(job.id, ()):
                 if not done.done():
                     done.set_result(None)
@@ -241,22 +288,24 @@ class Engine:
             with contextlib.suppress(UsageError):  # the loop itself finds out what is wrong with the store
                 version = await self._store.read(lambda database: database.version_of_data())
                 if version != seen:
-                    seen = version
-                    await self._loop.adopt()
-                    await self._answer_requests()
+                    if self._ownership is not None:
+                        await self._loop.adopt()
+                    seen = version if await self._answer_requests() else None
+                await self._loop.revisit()
             await asyncio.sleep(LISTEN_EVERY)
 
-    async def _answer_requests(self) -> None:
+    async def _answer_requests(self) -> bool:
+        """Do what was asked of this engine; False if some of it is for another one."""
         requests = await self._store.read(lambda database: database.requests())
-        for seq, job_id, _ in requests:
+        own = [(seq, job_id) for seq, job_id, _ in requests if not self._loop.leaves(job_id)]
+        for seq, job_id in own:
             self._loop.abort(job_id)
             await self._store.answered(seq)
+        return len(own) == len(requests)
 
 
 def outcome_of(record: Record, template: bytes, inputs: bytes) -> Outcome:
     """How a job stands, with its outputs if it succeeded. Blocks. Raises `UsageError` if the outputs are gone."""
-    from airside.engine.local import readable
-
     job = record.job
     outputs: Mapping[str, Any] = {}
     if job.phase.is_success:

@@ -17,6 +17,13 @@ from airside.engine.lane import Limits, Rate
 from airside.model import MissingExtra, UsageError
 
 Kind = Literal["agent-service", "connector-service"]
+_METHODS = frozenset(
+    method.lower()
+    for method in (
+        *("CreateTask", "GetTask", "DeleteTask", "ExecuteTaskSync", "GetTaskLogs", "GetTaskMetrics"),
+        *("ListAgents", "ListConnectors", "GetAgent", "GetConnector"),
+    )
+)
 DEFAULT = "(default)"
 """The id of the default deployment."""
 
@@ -51,11 +58,15 @@ class WebApi:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One plugin section. `pins` maps task types to deployments, whatever these say that they serve."""
+    """One plugin section. `pins` maps task types to deployments, whatever these say that they serve.
+
+    `apps` are deployments whose listings come before all else.
+    """
 
     kind: Kind
     default: Deployment | None = None
     deployments: tuple[Deployment, ...] = ()
+    apps: tuple[Deployment, ...] = ()
     pins: Mapping[str, Deployment] = field(default_factory=dict)
     supported: tuple[str, ...] = ()
     poll_interval: float = 10.0
@@ -101,6 +112,7 @@ def read_config(document: Any, where: str) -> FlyteConfig:
     if not sections:
         raise UsageError(f"{where} has neither plugins.agent-service nor plugins.connector-service: it routes nothing.")
     tasks = reader.table(reader.table(root.get("tasks"), "tasks").get("task-plugins"), "tasks.task-plugins")
+    sections = reader.enabled(sections, tasks.get("enabled-plugins"))
     chosen = reader.pairs(tasks.get("default-for-task-types"), "tasks.task-plugins.default-for-task-types")
     return FlyteConfig(
         sections=sections,
@@ -133,6 +145,20 @@ class _Reader:
         self._where = where
         self.warnings: list[str] = []
 
+    def enabled(self, sections: tuple[Section, ...], found: Any) -> tuple[Section, ...]:
+        """The sections that `enabled-plugins` names, all if it names none."""
+        path = "tasks.task-plugins.enabled-plugins"
+        names = {str(name).lower() for name in self._list(found, path)}
+        if not names:
+            return sections
+        for one in sections:
+            if one.kind not in names:
+                self._warn(f"plugins.{one.kind} is ignored, because {path} does not name it")
+        left = tuple(one for one in sections if one.kind in names)
+        if not left:
+            raise self._wrong(path, f"must name {' or '.join(one.kind for one in sections)}, or nothing is routed")
+        return left
+
     def section(self, found: Any, kind: Kind) -> Section:
         path = f"plugins.{kind}"
         noun = kind.removesuffix("-service")
@@ -141,22 +167,19 @@ class _Reader:
         known = [chosen.lower(), named_as, pinned_as.lower(), "supportedtasktypes", "pollinterval", "webapi"]
         more = ["resourceconstraints", *(["connectorapps"] if noun == "connector" else [])]
         self._unknown(table, [*known, *more], path)
+        if "resourceconstraints" in table:
+            self._warn(f"{path}.resourceConstraints has no effect here; webApi.resourceQuotas has")
         first = 3.0 if noun == "agent" else 10.0
         default = self._deployment(
             DEFAULT, table.get(chosen.lower()), f"{path}.{chosen}", insecure=True, timeout=first, balanced=_ROUND_ROBIN
         )
-        named = {
-            name.lower(): self._deployment(name, one, f"{path}.{named_as}.{name}")
-            for name, one in self.pairs(table.get(named_as), f"{path}.{named_as}").items()
-        }
-        deployments = {name: one for name, one in named.items() if one is not None}
-        for one in deployments.values():
-            if one.project and not one.domain:
-                self._warn(f"{path}.{named_as}.{one.id} has a project but no domain, so it never matches")
+        deployments = self._named(table.get(named_as), f"{path}.{named_as}")
+        apps = self._named(table.get("connectorapps"), f"{path}.connectorApps") if noun == "connector" else {}
         return Section(
             kind=kind,
             default=default,
             deployments=tuple(deployments[name] for name in sorted(deployments)),
+            apps=tuple(apps[name] for name in sorted(apps)),
             pins=self._pins(table.get(pinned_as.lower()), f"{path}.{pinned_as}", deployments),
             supported=tuple(map(str, self._list(table.get("supportedtasktypes"), f"{path}.supportedTaskTypes"))),
             poll_interval=self._duration(table.get("pollinterval"), f"{path}.pollInterval", 10.0),
@@ -191,22 +214,52 @@ class _Reader:
         self._unknown(table, known, path)
         endpoint = str(table.get("endpoint") or "")
         if not endpoint:
+            if table and name != DEFAULT:
+                self._warn(f"{path} has no endpoint, so it is ignored")
             return None
         timeouts = {
             method.lower(): self._duration(value, f"{path}.timeouts.{method}", 0.0)
             for method, value in self.pairs(table.get("timeouts"), f"{path}.timeouts").items()
         }
+        for method in timeouts:
+            if method not in _METHODS:
+                self._warn(f"{path}.timeouts.{method} is no call of an agent service and is ignored")
         timeouts["default"] = self._duration(table.get("defaulttimeout"), f"{path}.defaultTimeout", timeout)
-        config = table.get("defaultserviceconfig", balanced) or ""
         return Deployment(
             id=name,
             endpoint=self._target(endpoint, path),
             insecure=self._flag(table.get("insecure", insecure), f"{path}.insecure"),
             timeouts=timeouts,
-            service_config=config if isinstance(config, str) else json.dumps(config),
+            service_config=self._service_config(
+                table.get("defaultserviceconfig", balanced), f"{path}.defaultServiceConfig"
+            ),
             project=str(table.get("project") or ""),
             domain=str(table.get("domain") or ""),
         )
+
+    def _named(self, found: Any, path: str) -> dict[str, Deployment]:
+        """Deployments by their ids, which are in lower case here."""
+        named = {
+            name.lower(): self._deployment(name, one, f"{path}.{name}") for name, one in self.pairs(found, path).items()
+        }
+        deployments = {name: one for name, one in named.items() if one is not None}
+        for one in deployments.values():
+            if one.project and not one.domain:
+                self._warn(f"{path}.{one.id} has a project but no domain, so it never matches")
+        return deployments
+
+    def _service_config(self, found: Any, path: str) -> str:
+        """gRPC's own JSON; a mapping is one, too."""
+        if not found:
+            return ""
+        text = found if isinstance(found, str) else json.dumps(found)
+        try:
+            is_object = isinstance(json.loads(text), dict)
+        except ValueError as exc:
+            raise self._wrong(path, f"is no JSON: {exc}") from exc
+        if not is_object:
+            raise self._wrong(path, f"must be a JSON object, is {text}")
+        return text
 
     def _pins(self, found: Any, path: str, deployments: Mapping[str, Deployment]) -> dict[str, Deployment]:
         pins: dict[str, Deployment] = {}
@@ -222,6 +275,7 @@ class _Reader:
         caching = self.table(table.get("caching"), f"{path}.caching")
         self._unknown(caching, ["size", "resyncinterval", "workers", "maxsystemfailures"], f"{path}.caching")
         quotas = self.table(table.get("resourcequotas"), f"{path}.resourceQuotas")
+        self._unknown(quotas, ["default"], f"{path}.resourceQuotas")
         self._number(caching.get("size"), f"{path}.caching.size", 500000, 10, 500000)
         resync = self._duration(caching.get("resyncinterval"), f"{path}.caching.resyncInterval", 30.0)
         if not 5.0 <= resync <= 3600.0:

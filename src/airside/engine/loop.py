@@ -7,6 +7,7 @@ anything remote is done about it; what a call answered is on the disk before any
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 import time
@@ -16,6 +17,7 @@ from functools import partial
 from math import inf
 from typing import Any, Protocol
 
+from airside.engine.attendance import is_attended
 from airside.engine.calls import Order, carry_out
 from airside.engine.database import Event, Record, StoreError
 from airside.engine.job import (
@@ -35,7 +37,7 @@ from airside.engine.lane import Lane
 from airside.engine.machine import Step, step
 from airside.engine.rundir import RunDir
 from airside.engine.store import Store
-from airside.model import Phase, Resource
+from airside.model import Phase, Resource, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import Agent
 
@@ -95,14 +97,23 @@ Listener = Callable[[Entry, Job, str], None]
 class Loop:
     """Drives the jobs of a store. `start` it on the loop that opened the store, `stop` it there.
 
-    `on_change` hears of every transition, after it is on the disk; `on_failure` of what ended the loop by itself.
+    With `only_own` it drives none but those that are submitted to it. `on_change` hears of every transition, after it
+    is on the disk; `on_failure` of what ended the loop by itself.
     """
 
     def __init__(
-        self, store: Store, drivers: Drivers, *, on_change: Listener, on_failure: Callable[[BaseException], None]
+        self,
+        store: Store,
+        drivers: Drivers,
+        *,
+        on_change: Listener,
+        on_failure: Callable[[BaseException], None],
+        only_own: bool = False,
     ) -> None:
         self._store = store
         self._drivers = drivers
+        self._only_own = only_own
+        self._attended: dict[str, str] = {}  # jobs that their own commands drive, and their folders
         self._on_change = on_change
         self._on_failure = on_failure
         self._entries: dict[str, Entry] = {}
@@ -126,7 +137,8 @@ class Loop:
         loop = asyncio.get_running_loop()
         began = time.time() - loop.time()
         self._clock = lambda: began + loop.time()  # a clock that somebody sets must not end jobs
-        await self.adopt(resumed=True)
+        if not self._only_own:
+            await self.adopt(resumed=True)
         self._main = asyncio.create_task(self._run(), name="airside-engine")
         self._main.add_done_callback(self._ended)
 
@@ -166,17 +178,42 @@ class Loop:
         newest, found = await self._store.read(lambda database: (database.newest(), database.unfinished(seen)))
         self._newest = max(self._newest, newest)
         for record in found:
-            if record.seq > seen and record.job.id not in self._own:
+            if record.seq <= seen or record.job.id in self._own:
+                continue
+            if record.attended:
+                self._attended[record.job.id] = record.root
+            else:
                 await self._take(record, resumed=resumed)
         for job_id in kept:  # these were in the store when it was read, so they are not found again
             self._own.pop(job_id, None)
+        await self._revisit()
+
+    async def revisit(self) -> None:
+        """Take up the jobs whose own commands have let go of them."""
+        if self._attended:
+            async with self._adopting:
+                await self._revisit()
+
+    async def _revisit(self) -> None:
+        for job_id in await asyncio.to_thread(_let_go, dict(self._attended)) if self._attended else ():
+            del self._attended[job_id]
+            with contextlib.suppress(UsageError):  # it may have been over, and pruned
+                record = await self._store.read(lambda database, wanted=job_id: database.find(wanted))  # type: ignore[misc]
+                if record.job.stage is not Stage.OVER:
+                    await self._take(record, resumed=True)
+
+    def leaves(self, job_id: str) -> bool:
+        """True for a job that another process drives."""
+        return job_id not in self._entries if self._only_own else job_id in self._attended
 
     async def submit(self, record: Record, template: bytes, inputs: bytes) -> None:
         """Put a new job into the store and drive it; returns when it is on the disk."""
         self._own[record.job.id] = kept = self._store.add(record, template, inputs)
         await kept
         await self._take(record)
-        if len(self._own) > 10_000:
+        if self._only_own:
+            del self._own[record.job.id]
+        elif len(self._own) > 10_000:
             await self.adopt()
 
     async def _take(self, record: Record, *, resumed: bool = False) -> None:
@@ -284,7 +321,8 @@ class Loop:
     def _order(self, entry: Entry, action: Action, job: Job) -> Order:
         record = entry.submitted
         folder = RunDir(job.id, record.root)
-        return Order(action, job, record.task_type, folder, entry.driver.agent, partial(self._read, job.id))
+        read, cached = partial(self._read, job.id), partial(self._cached, record)
+        return Order(action, job, record.task_type, folder, entry.driver.agent, read, cached)
 
     async def _look_again(self, entry: Entry) -> None:
         """An agent that could not be found when a job was taken up may have come since."""
@@ -294,6 +332,11 @@ class Loop:
 
     async def _read(self, job_id: str) -> tuple[bytes, bytes]:
         return await self._store.read(lambda database: database.submission(job_id))
+
+    async def _cached(self, record: Record) -> Record | None:
+        if not record.cache_key or not record.reads_cache:
+            return None
+        return await self._store.read(lambda database: database.cached(record.cache_key))
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -352,6 +395,10 @@ class Loop:
         if known is None or (known.done() and _is_stale(known.result())):
             known = self._ready[key] = asyncio.create_task(self._drivers.find(record))
         return known.result() if known.done() else await asyncio.shield(known)
+
+
+def _let_go(attended: dict[str, str]) -> list[str]:
+    return [job_id for job_id, root in attended.items() if not is_attended(root)]
 
 
 def _is_stale(driver: Driver) -> bool:

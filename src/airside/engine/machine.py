@@ -7,7 +7,7 @@
 | WAITING | an attempt is about to begin | `due` |
 | CREATING | the agent is asked to create the job | `Created`, `Refused`, or `Answered` by a sync agent |
 | WATCHING | there is a job, and it is polled | `due`, then `Answered` or `Faulted` |
-| CANCELLING | the agent is asked to cancel the job | `due`, then `Deleted` or `DeleteFailed` |
+| CANCELLING | it is asked to cancel the job | `due`, then `Deleted`, `DeleteFailed`, or an `Answered` that it is over |
 | CONFIRMING | the cancel was accepted, and the end is awaited | `due`, then `Answered` or `Faulted` |
 | OVER | nothing more happens | nothing |
 
@@ -48,6 +48,8 @@ from airside.model import Phase, Resource
 FIRST_POLL = 0.05
 GROWTH = 1.5
 LONGEST_BACKOFF = 60.0
+EXHAUSTED = "RetriesExhausted|"
+"""What begins the code of a failure that another attempt might have mended, as Flyte 1 writes it."""
 UNNAMED = "TaskFailedWithError"
 """The code of a failure that its agent gave none."""
 LONGEST_ASKED = 3600.0
@@ -153,6 +155,10 @@ def _abort_creating(job: Job, _: Abort, __: float) -> Step:
 def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
     if job.rules.repeats_create:
         return Step(changed(job, due=inf), (Action.RECREATE,), "the answer to the create was lost; asking again")
+    return _unknown(job, now)
+
+
+def _unknown(job: Job, now: float) -> Step:
     text = (
         "The engine was stopped while the job was being created, and the agent cannot tell whether it was: "
         "look for it at the backend, then retry."
@@ -162,6 +168,8 @@ def _resume_creating(job: Job, _: Resumed, now: float) -> Step:
 
 def _not_repeated(job: Job, faulted: Faulted, now: float) -> Step:
     """A create that is repeated because its answer was lost must not burn an attempt: there may be a job."""
+    if not job.rules.repeats_create:
+        return _unknown(job, now)
     since = now if job.faulty_since is None else job.faulty_since
     known = changed(job, faults=job.faults + 1, faulty_since=since, trouble=faulted.text)
     if known.faults > job.rules.max_system_failures and now - since >= job.rules.fault_tolerance:
@@ -251,7 +259,7 @@ def _given_up(job: Job, now: float) -> Verdict | None:
     away = now - job.faulty_since
     if not job.fetched and away >= rules.unfetched_tolerance:
         return Verdict(phase=Phase.FAILED, code="AutoRefreshCacheFailed", message=job.trouble)
-    if job.fetched and away >= rules.fault_tolerance:
+    if away >= rules.fault_tolerance:
         return Verdict(phase=Phase.RETRYABLE_FAILED, code="AgentUnreachable", message=job.trouble)
     return None
 
@@ -272,7 +280,8 @@ def _cancel(job: Job, verdict: Verdict, now: float) -> Step:
     job = changed(
         job, stage=Stage.CANCELLING, verdict=verdict, deletes=0, faults=0, faulty_since=None, cancelled_at=None, due=now
     )
-    return Step(job, (), f"cancelling the job: {verdict.message or verdict.phase.name}")
+    asked = verdict.phase is Phase.ABORTED
+    return Step(job, (), "cancel asked for" if asked else f"cancelling the job: {verdict.message or verdict.code}")
 
 
 def _delete(job: Job, _: Due, __: float) -> Step:
@@ -323,6 +332,13 @@ def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
     job = changed(job, faults=job.faults + 1)
     due = min(now + backoff(job.faults, faulted.after), _patience(job))
     return Step(changed(job, due=due), (), f"the agent cannot say whether the job is over ({faulted.text})")
+
+
+def _over_already(job: Job, answered: Answered, now: float) -> Step:
+    """The job ended before it was cancelled. What was asked for before the cancel may be answered now, too."""
+    if _verdict_of(job).dead or not answered.resource.phase.is_terminal:
+        return Step(job)
+    return _confirmed(job, answered, now)
 
 
 def _abort_cancelling(job: Job, _: Abort, __: float) -> Step:
@@ -388,7 +404,7 @@ def _may_retry(job: Job, verdict: Verdict, now: float) -> bool:
 def _fail(job: Job, verdict: Verdict, now: float) -> Step:
     code, message = verdict.code, verdict.message
     if verdict.phase.is_retryable and job.attempt >= job.retries:
-        code = f"RetriesExhausted|{code}"
+        code = f"{EXHAUSTED}{code}"
         if job.retries:
             message = f"{message} (attempt {job.attempt + 1} of {job.retries + 1})".strip()
     return _over(job, Phase.ABORTED if verdict.phase is Phase.ABORTED else Phase.FAILED, code, message, now)
@@ -429,6 +445,7 @@ TABLE: Mapping[tuple[Stage, type[Any]], Callable[[Job, Any, float], Step]] = {
     (Stage.CANCELLING, Due): _delete,
     (Stage.CANCELLING, Deleted): _deleted,
     (Stage.CANCELLING, DeleteFailed): _delete_failed,
+    (Stage.CANCELLING, Answered): _over_already,
     (Stage.CANCELLING, Abort): _abort_cancelling,
     (Stage.CANCELLING, Resumed): _at_once,
     (Stage.CONFIRMING, Due): _confirm,

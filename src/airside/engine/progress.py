@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from airside.model import LogLink, Phase
+from airside.model.redaction import redact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +47,17 @@ class Outcome:
     handle: str = ""
     detached: bool = False
     job_may_live: bool = False
+
+
+def readable(handle: bytes) -> str:
+    """A job's handle for a person: as text if it is text, else in Base64.
+
+    >>> readable(b'{"id":"job-1"}'), readable(b"\\xff")
+    ('{"id":"job-1"}', '/w==')
+    """
+    try:
+        text = handle.decode()
+    except UnicodeDecodeError:
+        text = ""
+    shown = text if text.isprintable() else ""
+    return redact(shown) if shown or not handle else base64.b64encode(handle).decode()

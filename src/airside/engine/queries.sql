@@ -1,10 +1,10 @@
 -- Every statement that the engine executes, by name. A name stands on the line before its statement.
 
 -- name: insert_job
-INSERT INTO jobs (id, task, task_type, type_version, root, source, stage, due, queued_at, retries, timeout,
-                  active_timeout, phase)
-VALUES (:id, :task, :task_type, :type_version, :root, :source, :stage, :due, :queued_at, :retries, :timeout,
-        :active_timeout, :phase);
+INSERT INTO jobs (id, task, task_type, type_version, root, source, attended, cache_key, reads_cache,
+                  stage, due, queued_at, retries, timeout, active_timeout, phase)
+VALUES (:id, :task, :task_type, :type_version, :root, :source, :attended, :cache_key, :reads_cache,
+        :stage, :due, :queued_at, :retries, :timeout, :active_timeout, :phase);
 
 -- name: insert_submission
 INSERT INTO submissions (job, template, inputs) VALUES (:job, :template, :inputs);
@@ -50,14 +50,19 @@ SELECT template, inputs FROM submissions WHERE job = :job;
 -- name: events
 SELECT * FROM events WHERE job = :job ORDER BY seq;
 
+-- name: cached_job
+SELECT * FROM jobs
+WHERE cache_key = :key AND cache_key <> '' AND stage = 'over' AND phase = :phase
+ORDER BY seq DESC LIMIT 1;
+
 -- name: insert_request
 INSERT INTO requests (job, kind, at) VALUES (:job, :kind, :at);
 
 -- name: requests
 SELECT seq, job, kind FROM requests ORDER BY seq;
 
--- name: delete_requests
-DELETE FROM requests WHERE seq <= :seq;
+-- name: delete_request
+DELETE FROM requests WHERE seq = :seq;
 
 -- name: finished_before
 SELECT id, root FROM jobs WHERE stage = 'over' AND finished_at < :before ORDER BY seq;

@@ -76,7 +76,7 @@ class Store:
         return self._write(write)
 
     def answered(self, seq: int) -> asyncio.Future[None]:
-        """Forget the requests up to this one."""
+        """Forget a request."""
         return self._write(lambda database: database.answered(seq))
 
     async def read(self, question: Callable[[Database], T]) -> T:

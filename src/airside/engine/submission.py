@@ -9,7 +9,7 @@ from flyteidl2.core.tasks_pb2 import TaskTemplate as TaskMessage
 
 from airside.engine.arguments import render
 from airside.engine.rundir import RunDir
-from airside.model import Execution, Retry, Task, TaskTemplate, UsageError
+from airside.model import Execution, Task, TaskTemplate
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.template import create_request, key_of, read_interface, read_request, write_template
@@ -22,11 +22,14 @@ class Submission:
     """A task with its inputs, converted once. `task` gives the task of an attempt.
 
     Raises `ConversionError` if an input is missing, undeclared or does not fit, or if a type or a config value is
-    none that Flyte knows; `UsageError` for settings that make no sense.
+    none that Flyte knows; `UsageError` for settings that make no sense. `project` and `domain` are whose task it is.
     """
 
-    def __init__(self, template: TaskTemplate, inputs: Mapping[str, Any]) -> None:
+    def __init__(
+        self, template: TaskTemplate, inputs: Mapping[str, Any], *, project: str = "", domain: str = ""
+    ) -> None:
         self._message = write_template(template)
+        self._message.id.project, self._message.id.domain = project, domain
         self._declared = _types(template.inputs, "inputs")
         self.declared_outputs = _types(template.outputs, "outputs")
         self.inputs = pack(template.complete(inputs), self._declared, where="inputs").data
@@ -47,14 +50,6 @@ class Submission:
         data: bytes = self._message.SerializeToString()
         return data
 
-    def write_inputs(self, folder: RunDir) -> None:
-        """Make the run's folder and write `inputs.pb`. Blocks. Raises `UsageError` if it takes no files."""
-        folder.make()
-        try:
-            storage.write(folder.inputs, self.inputs)
-        except Retry as exc:
-            raise UsageError(str(exc)) from exc
-
     def task(self, folder: RunDir, attempt: int) -> Task:
         """The task of an attempt (counted from 0), as an agent behind a service would receive it. Blocks.
 
@@ -67,8 +62,14 @@ class Submission:
             message.CopyFrom(self._message)
             values = LiteralValues(self.inputs, self._declared, where="inputs", fetch=storage.read)
             message.container.args[:] = render(self._message.container.args, values, _paths(folder, attempt))
-        name = self._message.id.name
-        execution = Execution(project=PROJECT, domain=DOMAIN, name=folder.run_id, node_id=name, attempt=attempt)
+        whose = self._message.id
+        execution = Execution(
+            project=whose.project or PROJECT,
+            domain=whose.domain or DOMAIN,
+            name=folder.run_id,
+            node_id=whose.name,
+            attempt=attempt,
+        )
         request = create_request(message, self.inputs, prefix, execution)
         return read_request(request, key=key_of(request))
 

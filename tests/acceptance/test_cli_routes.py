@@ -1,0 +1,247 @@
+"""`airside run --config` and `airside engine --routes`: Flyte's own YAML, against real services."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.acceptance.test_cli_secure import self_signed
+
+from airside.engine.ownership import owner_of
+
+AIRSIDE = str(Path(sys.executable).with_name("airside"))
+FILE = '''
+from airside import AgentRegistry, Container, Phase, Resource, SyncAgent, Task, TaskTemplate, kwtypes
+
+class Where(SyncAgent):
+    """Tells which service it is, and whose task it runs."""
+
+    task_type = "where"
+
+    def do(self, task: Task) -> Resource:
+        import os
+        name = f"{os.environ['SERVICE']} {task.execution.project}/{task.execution.domain}"
+        return Resource(Phase.SUCCEEDED, outputs={"name": name})
+
+where = TaskTemplate(name="where", task_type="where", outputs=kwtypes(name=str))
+nobodys = TaskTemplate(name="nobodys", task_type="nobodys")
+boxed = TaskTemplate(
+    name="boxed", task_type="boxed", inputs=kwtypes(x=int), outputs=kwtypes(n=int),
+    container=Container(
+        image="example.org/none", command=("/bin/sh", "-c"), args=("echo {{.inputs.x}} > $AIRSIDE_OUTPUT_DIR/n",)
+    ),
+)
+'''
+AGENT = "AgentRegistry.register(Where())\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("routes")
+    certificate, key = self_signed()
+    (folder / "wf.py").write_text(FILE)
+    (folder / "served.py").write_text(FILE + AGENT)
+    (folder / "tls.crt").write_bytes(certificate)
+    (folder / "tls.key").write_bytes(key)
+    return folder
+
+
+def served(folder: Path, name: str, *flags: str) -> Iterator[str]:
+    """A running service of that name, and its address."""
+    common = ["--port", "0", "--metrics-port", "-1", "--drain-delay", "0", "--modules", "served", "--agent", "where"]
+    env = {**os.environ, "SERVICE": name}
+    service = subprocess.Popen(
+        [AIRSIDE, "serve", *common, *flags], cwd=folder, env=env, text=True, stderr=subprocess.PIPE
+    )
+    assert service.stderr is not None
+    try:
+        for line in service.stderr:
+            if found := re.search(r"serving on port (\d+)", line):
+                yield f"localhost:{found[1]}"
+                break
+        else:
+            pytest.fail("the service did not start")
+    finally:
+        service.send_signal(signal.SIGTERM)
+        service.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> Iterator[str]:
+    yield from served(folder, "one")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Iterator[str]:
+    """A service that speaks TLS."""
+    yield from served(folder, "two", "--host", "127.0.0.1", "--tls-cert", "tls.crt", "--tls-key", "tls.key")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    monkeypatch.setenv("AIRSIDE_STATE", str(tmp_path / "state"))
+    yield tmp_path / "state"
+    store = str(tmp_path / "state" / "engine.db")
+    engine = owner_of(store)
+    if engine:  # the one that this test had started behind its back
+        os.kill(engine["pid"], signal.SIGTERM)
+        end = time.monotonic() + 20
+        while owner_of(store) is not None:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def call(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [AIRSIDE, *arguments],
+            cwd=folder,
+            env={**os.environ, **env},
+            text=True,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "flyte.yaml").write_text(text)
+    return "flyte.yaml"
+
+
+def test_a_task_goes_where_the_file_says(
+    folder: Path, one: str, two: str, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = write(
+        folder,
+        f"""
+plugins:
+  connector-service:
+    defaultConnector: {{endpoint: {one}, insecure: true, defaultTimeout: 20s, colour: blue}}
+    connectors:
+      secured: {{endpoint: {two}, domain: production, timeouts: {{ListAgents: 20s, createtask: 20s, getTask: 20s}}}}
+""",
+    )
+    trusted = {"SSL_CERT_FILE": str(folder / "tls.crt")}
+    done = call("run", "--config", config, "wf.py", "where", **trusted)
+    assert (done.returncode, done.stdout) == (0, "name: one local/local\n"), done.stderr
+    assert "Warning: flyte.yaml: plugins.connector-service.defaultConnector.colour is not known and is ignored." in (
+        done.stderr
+    )
+    mine = ("--project", "flights", "--domain", "production")
+    done = call("run", "--config", config, *mine, "wf.py", "where", **trusted)
+    assert (done.returncode, done.stdout) == (0, "name: two flights/production\n"), done.stderr
+    (record,) = json.loads(call("jobs", "list", "-n", "1", "--json").stdout)
+    assert (record["task"], record["phase"]) == ("where", "SUCCEEDED")
+
+
+def test_a_service_whose_certificate_is_not_trusted(
+    folder: Path, two: str, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = write(folder, f"plugins: {{connector-service: {{connectors: {{a: {{endpoint: {two}}}}}}}}}")
+    done = call("run", "--config", config, "wf.py", "where")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "Error: No agent serves task type where, and there is no default (served: none; connector-service/a: "
+        f"No agent service answers at {two}: its certificate cannot be verified.)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("plugins: {}", "has neither plugins.agent-service nor plugins.connector-service"),
+        ("plugins: [", "is no YAML"),
+        ("plugins: {agent-service: {defaultAgent: {endpoint: 'x:1', insecure: maybe}}}", "must be true or false"),
+        (
+            "plugins: {agent-service: {defaultAgent: {endpoint: 'x:1', defaultServiceConfig: '{'}}}",
+            "defaultServiceConfig: is no JSON",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    text: str, problem: str, folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = write(folder, text)
+    for command in (
+        ("run", "--config", config, "wf.py", "where"),
+        ("run", "--detach", "--config", config, "wf.py", "where"),
+        ("engine", "--routes", config),
+    ):
+        done = call(*command)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert problem in done.stderr
+
+
+def test_where_to_run_is_said_once(call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = call("run", "--config", "a.yaml", "--endpoint", "localhost:1", "wf.py", "where")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "Error: --config and --endpoint both say where to run it: give one of them.\n",
+    )
+
+
+def test_detached_tasks_follow_their_own_file_and_others_the_engines(
+    folder: Path, one: str, two: str, state: Path, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (folder / "mine.yaml").write_text(
+        f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {two}, insecure: false, defaultTimeout: 20s}}}}}}"
+    )
+    (folder / "routes.yaml").write_text(
+        f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}, defaultTimeout: 20s}}}}}}"
+    )
+    engine = subprocess.Popen(
+        [AIRSIDE, "engine", "--routes", "routes.yaml"],
+        cwd=folder,
+        env={**os.environ, "SSL_CERT_FILE": str(folder / "tls.crt")},
+        text=True,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + 20
+        while (owner_of(str(state / "engine.db")) or {}).get("pid") != engine.pid:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        for flags, name in ((("--config", "mine.yaml"), "two"), ((), "one")):
+            job = call("run", "--detach", *flags, "wf.py", "where").stdout.strip()
+            waited = call("jobs", "wait", job)
+            assert waited.stdout == f"name: {name} local/local\n", waited.stderr
+    finally:
+        engine.send_signal(signal.SIGTERM)
+        engine.communicate(timeout=20)
+
+
+def test_a_route_to_the_container_plugin(
+    folder: Path, one: str, call: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    config = write(
+        folder,
+        f"""
+tasks: {{task-plugins: {{default-for-task-types: [{{boxed: container}}, {{nobodys: k8s-array}}]}}}}
+plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}}}}}}}
+""",
+    )
+    run = ("run", "--config", config, "wf.py", "boxed", "--x", "3")
+    done = call(*run)
+    assert done.returncode == 2
+    assert "Task type boxed is routed to the plugin 'container'" in done.stderr
+    assert "--containers local_process runs" in done.stderr
+    done = call(*run, "--containers", "local_process")
+    assert (done.returncode, done.stdout) == (0, "n: 3\n"), done.stderr
+    job = call(*run, "--containers", "local_process", "--detach").stdout.strip()
+    assert call("jobs", "wait", job).stdout == "n: 3\n"
+    other = call("run", "--config", config, "wf.py", "nobodys")
+    assert other.returncode == 2
+    assert "Task type nobodys is routed to the plugin 'k8s-array'" in other.stderr
