@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -172,10 +174,12 @@ def test_a_job_is_cancelled_retried_and_pruned(
     job = ask("run", "--detach", "wf.py", "nap")["job"]
     until_phase(ask, job, "RUNNING")
     assert run("jobs", "logs", job).stdout == "zzz\n"
+    assert ask("jobs", "logs", job) == {"at": None, "message": "zzz"}
     assert run("jobs", "retry", job).returncode == 2
     assert run("jobs", "cancel", job).stdout == f"{job} is being cancelled\n"
     assert ask("jobs", "wait", job, "--timeout", "20s", code=1)["phase"] == "ABORTED"
     assert run("jobs", "cancel", job).stdout == f"{job} is over already: ABORTED\n"
+    assert ask("jobs", "cancel", job) == [{"job": job, "phase": "ABORTED", "cancelling": False}]
     (folder / "deleted").unlink()
     (folder / "done").touch()
     again = ask("jobs", "retry", job)["job"]
@@ -183,11 +187,67 @@ def test_a_job_is_cancelled_retried_and_pruned(
     assert [one["job"] for one in ask("jobs", "list")] == [again, job]
     assert [one["job"] for one in ask("jobs", "list", "--phase", "aborted")] == [job]
     assert ask("jobs", "list", "--unfinished") == []
+    assert len(ask("jobs", "list", "--since", "1h")) == 2
+    assert ask("jobs", "list", "--since", "1ms") == []
     assert run("jobs", "prune").stdout == "Deleted 0 jobs.\n"
-    assert run("jobs", "prune", "--older-than", "1ms", "--dry-run").stdout == "Would delete 2 jobs.\n"
-    assert run("jobs", "prune", "--older-than", "1ms").stdout == "Deleted 2 jobs.\n"
-    assert list((folder / "state" / "runs").iterdir()) == []
+    runs = folder / "state" / "runs"
+    stray, foreign = runs / ("f" * 16), runs / "notes"
+    for one in (stray / "0", foreign):
+        one.mkdir(parents=True)
+    soon = ("jobs", "prune", "--older-than", "1ms")
+    also = "2 jobs and 1 folder of runs that it does not know"
+    assert run(*soon, "--dry-run").stdout == f"Would delete {also}.\n"
+    assert ask(*soon, "--dry-run") == {"jobs": [job, again], "folders": [str(stray)], "dry_run": True}
+    assert run(*soon).stdout == f"Deleted {also}.\n"
+    assert list(runs.iterdir()) == [foreign]
     assert run("jobs", "show", job).returncode == 2
+
+
+def test_a_job_is_watched(
+    folder: Path,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    ask: Callable[..., Any],
+    engine: Callable[..., subprocess.Popen[str]],
+) -> None:
+    engine()
+    job = ask("run", "--detach", "wf.py", "nap")["job"]
+    until_phase(ask, job, "RUNNING")
+    main, child = pty.openpty()
+    watching = subprocess.Popen([AIRSIDE, "jobs", "show", "--watch", job], cwd=folder, stdout=child, stderr=child)
+    listing = subprocess.Popen([AIRSIDE, "jobs", "list", "--watch"], cwd=folder, text=True, stdout=subprocess.PIPE)
+    os.close(child)
+    try:
+        seen = read_until(main, lambda text: text.count(b"\x1b[J") > 2)  # drawn in place, again and again
+        assert b"RUNNING" in seen
+        (folder / "done").touch()
+        seen = read_until(main, lambda text: text.endswith(b"o0: 3\r\n"))
+        assert b"(submitted)" in seen
+        assert b" running (" in seen
+        assert watching.wait(timeout=20) == 0
+        assert listing.stdout is not None
+        lines = iter(listing.stdout.readline, "")
+        assert f"{job}  nap  RUNNING" in next(lines)
+        assert f"{job}  nap  SUCCEEDED" in next(lines)  # only what changed, where it is no terminal
+        listing.send_signal(signal.SIGINT)
+        assert listing.wait(timeout=20) == 0
+    finally:
+        os.close(main)
+        for process in (watching, listing):
+            process.kill()
+            process.communicate()
+
+
+def read_until(terminal: int, condition: Callable[[bytes], bool]) -> bytes:
+    seen = b""
+    until = time.monotonic() + 20
+    while not condition(seen):
+        assert time.monotonic() < until, seen
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                seen += os.read(terminal, 65536)
+            except OSError:  # the other side is closed
+                assert condition(seen), seen
+    return seen
 
 
 def test_a_second_engine_is_told_of_the_first(
@@ -211,7 +271,7 @@ def test_mistakes_are_told_in_a_sentence(
     ask: Callable[..., Any],
     engine: Callable[..., subprocess.Popen[str]],
 ) -> None:
-    assert run("jobs", "list").stdout == "No job yet: airside run FILE TASK --detach\n"
+    assert run("jobs", "list").stdout == "No job yet: airside run FILE TASK\n"
     missing = run("jobs", "wait", "abc")
     assert (missing.returncode, missing.stderr) == (
         2,

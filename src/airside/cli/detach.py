@@ -79,7 +79,10 @@ def ensure_engine(state: Path) -> bool:
         return True
     with (state / LOG_NAME).open("ab") as log:
         engine = subprocess.Popen(
-            [sys.executable, "-m", "airside", "engine", "--state", str(state), "--idle-exit", IDLE_EXIT],
+            [
+                *(sys.executable, "-m", "airside", "engine", "--state", str(state)),
+                *("--idle-exit", IDLE_EXIT, "--log-file", str(state / LOG_NAME)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from airside.cli.exits import Exit
+from airside.cli.logfile import LogFile
 from airside.cli.run import Duration
 from airside.observe.logs import configure
 
@@ -37,6 +38,7 @@ LOOK_EVERY = 0.5
 @click.option("--containers", metavar="AGENT", help="Run what is routed to `container` with this agent here.")
 @click.option("--settings", metavar="FILE", help="Read this file instead of ./airside.toml for that agent.")
 @click.option("--idle-exit", type=Duration(), metavar="TIME", help="End once there was nothing to do for this long.")
+@click.option("--log-file", metavar="FILE", help="Log into this file, of at most 10 MiB, and one before it: FILE.1.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), default="console", help="How log lines look.")
 def engine(
     state: str | None,
@@ -44,6 +46,7 @@ def engine(
     containers: str | None,
     settings: str | None,
     idle_exit: float | None,
+    log_file: str | None,
     log_format: str,
 ) -> int:
     """Drive the jobs that `airside run --detach` submitted, and those that `airside run` left.
@@ -65,7 +68,8 @@ def engine(
     from airside.engine.database import FILE_NAME
     from airside.engine.rundir import state_dir
 
-    configure("json" if log_format == "json" else "console")
+    stream = cast("TextIO", LogFile(log_file)) if log_file else None
+    configure("json" if log_format == "json" else "console", stream=stream)
     folder = state_dir() if state is None else Path(state).absolute()
     agents = Agents(routes, containers, settings)
     if routes is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import click
 
 from airside.cli.exits import Exit
-from airside.cli.history import described, history, summary, write_time
+from airside.cli.history import described, portrait, summary, write_time
 from airside.cli.run import Duration
 from airside.engine.attendance import is_attended
 from airside.engine.database import FILE_NAME, Database, Record
@@ -30,7 +33,7 @@ LOOK_EVERY = 0.2
 @click.option("--state", metavar="DIR", type=click.Path(file_okay=False), help="Its folder. [env: AIRSIDE_STATE]")
 @click.pass_context
 def jobs(ctx: click.Context, state: str | None) -> None:
-    """See, await, cancel and repeat the jobs that `airside run --detach` submitted.
+    """See, await, cancel and repeat the jobs that `airside run` made, detached or not.
 
     A job's ID may be shortened as long as it stays the only one.
 
@@ -55,44 +58,73 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on st
 )
 @click.option("--task", help="Of this task, or of this task type, only.")
 @click.option("--unfinished", is_flag=True, help="Only those that are not over.")
+@click.option("--since", type=Duration(), metavar="TIME", help="Only those submitted within this time: 90s, 1h30m.")
+@click.option("--watch", is_flag=True, help="Go on showing them as they change, until Ctrl-C.")
 @as_json
 @click.pass_obj
-def list_jobs(state: Path, limit: int, phase: str | None, task: str | None, unfinished: bool, as_json: bool) -> int:
+def list_jobs(
+    state: Path,
+    limit: int,
+    phase: str | None,
+    task: str | None,
+    unfinished: bool,
+    since: float | None,
+    watch: bool,
+    as_json: bool,
+) -> int:
     """List jobs, the newest first."""
+    wanted = None if phase is None else Phase[phase.upper()]
+
+    def find(database: Database) -> list[Record]:
+        after = 0.0 if since is None else time.time() - since
+        return database.latest(limit=limit, unfinished=unfinished, phase=wanted, task=task, after=after)
+
+    def look() -> tuple[list[str], bool]:
+        none = "No such job." if phase or task or unfinished or since else "No job yet: airside run FILE TASK"
+        return [summary(one, age=shows_age) for one in find(database)] or [none], False
+
+    shows_age = not watch or sys.stdout.isatty()
     with _database(state) as database:
-        wanted = None if phase is None else Phase[phase.upper()]
-        found = database.latest(limit=limit, unfinished=unfinished, phase=wanted, task=task)
-    if as_json:
-        _echo_json([described(one) for one in found])
-    elif not found:
-        click.echo("No such job." if phase or task or unfinished else "No job yet: airside run FILE TASK --detach")
-    for record in [] if as_json else found:
-        click.echo(summary(record))
+        if watch and not as_json:
+            from airside.cli.watching import watch as watch_lines
+
+            watch_lines(look)
+        elif as_json:
+            _echo_json([described(one) for one in find(database)])
+        else:
+            click.echo("\n".join(look()[0]))
     return Exit.OK
 
 
 @jobs.command()
 @click.argument("job_id", metavar="ID")
+@click.option("--watch", is_flag=True, help="Go on showing it until it is over, or until Ctrl-C.")
 @as_json
 @click.pass_obj
-def show(state: Path, job_id: str, as_json: bool) -> int:
+def show(state: Path, job_id: str, watch: bool, as_json: bool) -> int:
     """Show one job with its history: attempts, phases, and where its time went."""
+    from airside.cli.values import show as shown
+
     with _database(state) as database:
         record = database.find(job_id)
-        events = database.events(record.job.id)
-        outcome = _outcome(database, record)
-    if as_json:
-        _echo_json({**described(record), "outputs": outcome, "events": [write_time(event) for event in events]})
-        return Exit.OK
-    click.echo(summary(record))
-    for line in history(record, events):
-        click.echo(f"  {line}")
-    for link in record.job.links:
-        click.echo(f"  {link.name or 'link'}: {link.uri}")
-    if outcome:
-        from airside.cli.values import show as shown
 
-        click.echo(shown(outcome))
+        def look() -> tuple[list[str], bool]:
+            now = database.find(record.job.id)
+            return list(portrait(now, database.events(now.job.id))), now.job.stage is Stage.OVER
+
+        if watch and not as_json:
+            from airside.cli.watching import watch as watch_lines
+
+            watch_lines(look)
+        elif not as_json:
+            click.echo("\n".join(look()[0]))
+        record = database.find(record.job.id)
+        outputs = _outcome(database, record)
+        if as_json:
+            events = [write_time(event) for event in database.events(record.job.id)]
+            _echo_json({**described(record), "outputs": outputs, "events": events})
+        elif outputs:
+            click.echo(shown(outputs))
     return Exit.OK
 
 
@@ -137,21 +169,23 @@ def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many lines.")
+@as_json
 @click.pass_obj
-def logs(state: Path, job_id: str, limit: int) -> int:
+def logs(state: Path, job_id: str, limit: int, as_json: bool) -> int:
     """Print the log of a job's latest attempt, as its agent tells it."""
     with _database(state) as database:
         record = database.find(job_id)
     if not record.job.meta:
         raise UsageError(f"{record.job.id} has made no job that could have a log ({record.job.stage}).")
-    asyncio.run(_print_logs(record, limit))
+    asyncio.run(_print_logs(record, limit, as_json))
     return Exit.OK
 
 
 @jobs.command()
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
+@as_json
 @click.pass_obj
-def cancel(state: Path, job_ids: tuple[str, ...]) -> int:
+def cancel(state: Path, job_ids: tuple[str, ...], as_json: bool) -> int:
     """Cancel jobs. The engine carries it out; `airside jobs wait` tells when it has."""
     from airside.cli.detach import ensure_engine, tell_engine
 
@@ -161,7 +195,11 @@ def cancel(state: Path, job_ids: tuple[str, ...]) -> int:
         with database.transaction():
             for job_id in going:
                 database.ask(job_id, "cancel", time.time())
-    for record in found:
+    if as_json:
+        _echo_json(
+            [{"job": one.job.id, "phase": one.job.phase.name, "cancelling": one.job.id in going} for one in found]
+        )
+    for record in [] if as_json else found:
         over = record.job.id not in going
         click.echo(f"{record.job.id} {'is over already: ' + record.job.phase.name if over else 'is being cancelled'}")
     if any(needs_engine(one) for one in found):
@@ -208,20 +246,49 @@ def retry(state: Path, job_id: str, as_json: bool) -> int:
     "--older-than", type=Duration(), default="7d", show_default=True, metavar="TIME", help="Over for so long."
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@as_json
 @click.pass_obj
-def prune(state: Path, older_than: float, dry_run: bool) -> int:
-    """Delete jobs that are over, with their history, inputs and outputs. Outputs in object stores stay."""
+def prune(state: Path, older_than: float, dry_run: bool, as_json: bool) -> int:
+    """Delete jobs that are over, with their history, inputs and outputs. Outputs in object stores stay.
+
+    Folders of runs that the store does not know go, too, once nothing was written into them for as long.
+    """
+    before = time.time() - older_than
     with _database(state) as database:
-        found = database.finished_before(time.time() - older_than)
+        found = database.finished_before(before)
+        strays = _strays(state, {Path(root).name for root in database.folders()}, before)
         if not dry_run:
             with database.transaction():
                 for job_id, _ in found:
                     database.forget(job_id)
-    for _, root in [] if dry_run else found:
-        if Path(root).parent == state / "runs":  # never a folder that is not ours
-            shutil.rmtree(root, ignore_errors=True)
-    click.echo(f"{'Would delete' if dry_run else 'Deleted'} {len(found)} jobs.")
+    own = [Path(root) for _, root in found if Path(root).parent == state / "runs"]  # never a folder that is not ours
+    for folder in [] if dry_run else [*own, *strays]:
+        shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        _echo_json(
+            {"jobs": [job_id for job_id, _ in found], "folders": [str(one) for one in strays], "dry_run": dry_run}
+        )
+    else:
+        also = f" and {_counted(len(strays), 'folder')} of runs that it does not know" if strays else ""
+        click.echo(f"{'Would delete' if dry_run else 'Deleted'} {_counted(len(found), 'job')}{also}.")
     return Exit.OK
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _strays(state: Path, known: set[str], before: float) -> list[Path]:
+    """The folders of runs that are no job's, and in which nothing changed since."""
+    folders = [one for one in (state / "runs").glob("*") if re.fullmatch(r"[0-9a-f]{16}", one.name)]
+    return [one for one in folders if one.name not in known and _changed_at(one) < before]
+
+
+def _changed_at(folder: Path) -> float:
+    """When something in a folder was last written."""
+    with suppress(OSError):
+        return max(one.stat().st_mtime for one in (folder, *folder.rglob("*")))
+    return time.time()  # it is changing now
 
 
 def needs_engine(record: Record) -> bool:
@@ -229,7 +296,7 @@ def needs_engine(record: Record) -> bool:
     return record.job.stage is not Stage.OVER and not (record.attended and is_attended(record.root))
 
 
-async def _print_logs(record: Record, limit: int) -> None:
+async def _print_logs(record: Record, limit: int, as_json: bool) -> None:
     from airside.cli.sources import choose_for
     from airside.engine.local import opened
 
@@ -241,7 +308,11 @@ async def _print_logs(record: Record, limit: int) -> None:
     call = Call(output_prefix=prefix, task_type=record.task_type)
     async with opened(agent, options):
         async for line in agent.logs(job.meta, after="", limit=limit, call=call):
-            click.echo(line.message)
+            if as_json:  # a line each, so that a reader need not wait for the last one
+                at = None if line.timestamp is None else line.timestamp.isoformat()
+                click.echo(json.dumps({"at": at, "message": line.message}, ensure_ascii=False))
+            else:
+                click.echo(line.message)
 
 
 def _outcome(database: Database, record: Record) -> Any:

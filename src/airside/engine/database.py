@@ -188,11 +188,17 @@ class Database:
         return row["seq"] or 0
 
     def latest(
-        self, *, limit: int = 20, unfinished: bool = False, phase: Phase | None = None, task: str | None = None
+        self,
+        *,
+        limit: int = 20,
+        unfinished: bool = False,
+        phase: Phase | None = None,
+        task: str | None = None,
+        after: float = 0.0,
     ) -> list[Record]:
-        """The newest jobs first; `task` is a task's name or its type."""
+        """The newest jobs first, of those submitted since `after`; `task` is a task's name or its type."""
         wanted = None if phase is None else phase.value
-        given = {"limit": limit, "unfinished": int(unfinished), "phase": wanted, "task": task}
+        given = {"limit": limit, "unfinished": int(unfinished), "phase": wanted, "task": task, "after": after}
         return [_record(row) for row in self._all("latest_jobs", given)]
 
     def find(self, job_id: str) -> Record:
@@ -238,6 +244,10 @@ class Database:
     def finished_before(self, at: float) -> list[tuple[str, str]]:
         """The ids and folders of jobs that were over by then."""
         return [(row["id"], row["root"]) for row in self._all("finished_before", {"before": at})]
+
+    def folders(self) -> list[str]:
+        """The folders of all jobs."""
+        return [row["root"] for row in self._all("folders", {})]
 
     def counts(self) -> dict[Stage, int]:
         """How many jobs are in which stage."""

@@ -227,7 +227,7 @@ class Engine:
         return await self._store.read(lambda database: database.find(job_id))
 
     async def jobs(self, **filters: Any) -> list[Record]:
-        """The newest jobs first; filters are `limit`, `unfinished`, `phase` and `task`."""
+        """The newest jobs first; filters are `limit`, `unfinished`, `phase`, `task` and `after` (a time)."""
         return await self._store.read(lambda database: database.latest(**filters))
 
     async def events(self, job_id: str) -> list[Event]:

@@ -39,6 +39,7 @@ SELECT * FROM jobs
 WHERE (:unfinished = 0 OR stage <> 'over')
   AND (:phase IS NULL OR phase = :phase)
   AND (:task IS NULL OR task = :task OR task_type = :task)
+  AND queued_at >= :after
 ORDER BY seq DESC LIMIT :limit;
 
 -- name: count_by_stage
@@ -66,6 +67,9 @@ DELETE FROM requests WHERE seq = :seq;
 
 -- name: finished_before
 SELECT id, root FROM jobs WHERE stage = 'over' AND finished_at < :before ORDER BY seq;
+
+-- name: folders
+SELECT root FROM jobs;
 
 -- name: delete_job
 DELETE FROM jobs WHERE id = :id AND stage = 'over';
