@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flyteidl2.core import literals_pb2
 
 from airside import (
     ConversionError,
@@ -23,8 +25,9 @@ from airside import (
     UsageError,
     kwtypes,
 )
-from airside.engine.database import Record, StoreError
+from airside.engine.database import Database, Record, StoreError
 from airside.engine.drivers import rules_for
+from airside.engine.engine import prepare
 from airside.engine.job import Stage
 from airside.engine.lane import Gate, Lane, Limits, Rate
 from airside.engine.loop import Driver
@@ -96,6 +99,27 @@ async def test_inputs_that_do_not_fit_are_no_job(store: Path) -> None:
         with pytest.raises(ConversionError, match=r"inputs\.a: expected int"):
             await engine.submit(ADD, {"a": "x"})
         assert await engine.jobs() == []
+
+
+async def test_an_offloaded_input_is_fetched_before_the_agent_reads_it(store: Path) -> None:  # E39
+    kept = literals_pb2.Literal()
+    kept.scalar.primitive.integer = 41
+    file = store.parent / "a.pb"
+    inputs = literals_pb2.LiteralMap()
+    inputs.literals["a"].offloaded_metadata.uri = str(file)
+    made = replace(prepare(ADD, {"a": 3}), inputs=inputs.SerializeToString())
+
+    def hand_in() -> None:
+        file.write_bytes(kept.SerializeToString())
+        with Database(store) as database, database.transaction():
+            database.add(made.record, made.template, made.inputs)
+
+    await asyncio.to_thread(hand_in)
+    read: list[int] = []  # on the loop, which no read of a file may block
+    agent = scripted(create=lambda task: read.append(task.inputs["a"]) or b"job-7", get=DONE)
+    async with Engine(store, agents=[agent]) as engine:
+        assert (await engine.wait(made.record.job.id)).phase is Phase.SUCCEEDED
+    assert read == [41]
 
 
 async def test_attempts_follow_each_other_under_prefixes_of_their_own(store: Path) -> None:

@@ -6,6 +6,7 @@ Cases are named by their ids; those that say "deviation" are where Flyte's own e
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,9 +18,11 @@ import grpc.aio
 import pytest
 from flyteidl.admin import agent_pb2
 from flyteidl2.connector import connector_pb2
-from flyteidl2.core import execution_pb2, literals_pb2
+from flyteidl2.core import execution_pb2, literals_pb2, tasks_pb2
 
 from airside import Container, Engine, Phase, TaskTemplate, kwtypes
+from airside.engine.database import Database
+from airside.engine.engine import Submitted, prepare
 from airside.engine.flyteconfig import FlyteConfig, Rate, WebApi, read_config
 from airside.engine.lane import Limits
 from airside.wire.families import V1, V2, Family
@@ -104,6 +107,8 @@ class Service:
         step = steps[min(number, len(steps) - 1)]
         if callable(step):
             step = step(request)
+        if inspect.isawaitable(step):
+            step = await step
         if isinstance(step, grpc.StatusCode):
             await context.abort(step, f"{step.name} as told")
         if verb == "list":
@@ -223,10 +228,14 @@ async def test_e03_capitals_do_not_matter(start: Start) -> None:
     assert limits["get"] == pytest.approx(8, abs=1)
 
 
-async def test_e04_each_version_goes_to_its_own_service_deviation(start: Start) -> None:
-    one, two = await start(types=[("spark", 1)]), await start(types=[("spark", 2)])
-    await finish(config(**agents(one=one, two=two)), replace(TASK, task_type_version=2))
-    assert (one.verbs, two.verbs) == ([], ["create", "get"])
+@pytest.mark.parametrize(("version", "expected"), [(1, [2, 0]), (2, [0, 2]), (3, [2, 0]), (4, [0, 0])])
+async def test_e04_each_version_goes_to_its_own_service_deviation(
+    start: Start, version: int, expected: list[int]
+) -> None:
+    one, two = await start(types=[("spark", 1), ("spark", 3)]), await start(types=[("spark", 2)])
+    outcome = await finish(config(**agents(one=one, two=two)), replace(TASK, task_type_version=version))
+    assert [len(one.verbs), len(two.verbs)] == expected
+    assert outcome.code == ("" if any(expected) else "NoAgent")
 
 
 async def test_e05_an_unknown_type_goes_to_the_default_or_fails(start: Start) -> None:
@@ -237,21 +246,17 @@ async def test_e05_an_unknown_type_goes_to_the_default_or_fails(start: Start) ->
     assert outcome.message == "No agent serves task type spark, and there is no default (served: ray)."
 
 
-def test_e06_the_most_specific_project_and_domain_win() -> None:
-    from airside.engine.routes import Listing, find_route
-    from airside.model import TaskType
-
-    def named(**more: str) -> dict[str, Any]:
-        return {"endpoint": "localhost:1", "insecure": True, **more}
-
-    connectors = {"pd": named(project="p", domain="d"), "d": named(domain="d"), "all": named()}
-    read = read_config({"plugins": {"connector-service": {"connectors": connectors}}}, "f.yaml")
-    listings = {
-        f"connector-service/{id_}": Listing(family="v2", types={TaskType("spark"): False}) for id_ in connectors
-    }
+async def test_e06_the_most_specific_project_and_domain_win(start: Start) -> None:
+    services = {name: await start(family=V2) for name in ("all", "d", "pd")}
+    places = {"all": {}, "d": {"domain": "d"}, "pd": {"project": "p", "domain": "d"}}
+    connectors = {name: {"endpoint": one.endpoint, "insecure": True, **places[name]} for name, one in services.items()}
+    routes = quick(read_config({"plugins": {"connector-service": {"connectors": connectors}}}, "f.yaml"))
     wanted = [("p", "d", "pd"), ("q", "d", "d"), ("p", "x", "all"), ("", "", "all")]
-    for project, domain, expected in wanted:
-        assert find_route(read, listings, TaskType("spark"), project, domain).deployment.id == expected
+    async with asyncio.timeout(20), engine(routes) as running:
+        for project, domain, expected in wanted:
+            seen = {name: len(one.verbs) for name, one in services.items()}
+            await running.wait(await running.submit(TASK, source={"project": project, "domain": domain}))
+            assert {name for name, one in services.items() if len(one.verbs) > seen[name]} == {expected}
 
 
 def test_e06_apps_come_before_pins_and_pins_before_discovery_at_each_level() -> None:
@@ -351,10 +356,20 @@ async def test_e12_the_request_is_complete_and_the_template_is_rendered_anew(sta
     assert list(second.template.container.args) == ["3", second.output_prefix]
     assert first.output_prefix != second.output_prefix
     assert first.template.type == "spark"
+    assert [entry.key for entry in interface_of(first).inputs.variables] == ["x"]
+    assert LiteralValues(first.inputs.SerializeToString(), None, where="inputs")["x"] == 3
     task = first.task_execution_metadata.task_execution_id
+    assert task.node_execution_id.execution_id.name
+    assert task.node_execution_id.node_id == "box"
+    assert (task.task_id.project, task.task_id.domain) == ("local", "local")
     assert task.task_id.name == "box"
     assert (task.retry_attempt, second.task_execution_metadata.task_execution_id.retry_attempt) == (0, 1)
     assert first.output_prefix.endswith(f"/{task.node_execution_id.execution_id.name}/0")
+
+
+def interface_of(request: Any) -> Any:
+    """The interface in a create request of either family, read with Flyte 2's classes."""
+    return tasks_pb2.TaskTemplate.FromString(request.template.SerializeToString()).interface
 
 
 async def test_e13_an_argument_that_nothing_fills_fails_before_any_call(start: Start) -> None:
@@ -408,15 +423,16 @@ async def test_e16_after_a_restart_the_same_job_is_asked_for(start: Start, tmp_p
 
 
 async def test_e17_polled_at_once_and_then_each_interval(start: Start) -> None:
-    service = await start(script={"get": [RUNNING, RUNNING, DONE]})
     loop = asyncio.get_running_loop()
     times: list[float] = []
-    service.script["create"] = [lambda _: times.append(loop.time()) or b"job-1"]
-    service.script["get"] = [lambda _: times.append(loop.time()) or (DONE if len(times) > 3 else RUNNING)]
+    service = await start(
+        script={"get": [lambda _: times.append(loop.time()) or (DONE if len(times) > 2 else RUNNING)]}
+    )
     await finish(config(service, interval=0.2))
-    created, *polls = times
-    assert polls[0] - created < 0.15
-    assert [0.19 <= later - earlier < 1 for earlier, later in pairwise(polls)] == [True, True]
+    assert [later - earlier >= 0.19 for earlier, later in pairwise(times)] == [True, True]
+    seldom = await start(script={"get": [DONE]})
+    await finish(config(seldom, interval=3600.0))  # the first poll does not wait for the interval
+    assert seldom.verbs == ["create", "get"]
 
 
 # -- phases ----------------------------------------------------------------------------------------------------------
@@ -452,13 +468,32 @@ async def test_e19_no_phase_and_no_state_is_a_retryable_failure(start: Start) ->
     assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 2)
 
 
-async def test_e20_an_old_agent_says_running_by_state(start: Start) -> None:
-    old = agent_pb2.Resource(state=agent_pb2.RUNNING).SerializeToString()
+async def test_e19_no_phase_in_flyte_2_is_a_system_error(start: Start) -> None:
+    service = await start(family=V2, script={"get": [b""] * 6 + [R(phase=4)]})
+    outcome = await finish(config(service), retries=1)
+    assert (outcome.phase, outcome.code, outcome.attempts) == (Phase.FAILED, "MaxSystemFailuresExceeded", 1)
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "code"),
+    [
+        (agent_pb2.RUNNING, Phase.RUNNING, None),
+        (agent_pb2.PENDING, Phase.INITIALIZING, None),
+        (agent_pb2.SUCCEEDED, Phase.SUCCEEDED, ""),
+        (agent_pb2.PERMANENT_FAILURE, Phase.FAILED, "TaskFailedWithError"),
+    ],
+)
+async def test_e20_an_old_agent_says_how_it_stands_by_state(
+    start: Start, state: Any, seen: Phase, code: str | None
+) -> None:
+    old = agent_pb2.Resource(state=state).SerializeToString()
     service = await start(script={"get": [old, agent_pb2.Resource(state=agent_pb2.SUCCEEDED).SerializeToString()]})
     async with engine(config(service)) as running:
-        job = await running.submit(TASK)
-        assert (await running.wait(job)).phase is Phase.SUCCEEDED
-        assert Phase.RUNNING in [event.phase for event in await running.events(job)]
+        job = await running.submit(TASK, retries=1)
+        outcome = await running.wait(job)
+        assert (outcome.code, outcome.attempts) == (code or "", 1)
+        assert seen in [event.phase for event in await running.events(job)]
+    assert len(service.calls("get")) == (2 if code is None else 1)
 
 
 async def test_e21_a_phase_that_nobody_knows_fails_in_the_end(start: Start) -> None:
@@ -556,6 +591,7 @@ async def test_e28_a_timeout_deletes_and_tries_again_then_fails(start: Start) ->
     assert (outcome.phase, outcome.attempts) == (Phase.FAILED, 2)
     assert outcome.code.endswith("TimeoutExpired")
     assert deleted(service) == [b"0", b"1"]
+    assert [verb for verb in service.verbs if verb != "get"] == ["create", "delete", "create", "delete"]
 
 
 def deleted(service: Service) -> list[bytes]:
@@ -645,10 +681,15 @@ async def test_e31_e32_outputs_in_files(
     assert (outcome.code, outcome.outputs, outcome.attempts) == (code, outputs, attempts)
 
 
-async def test_e33_outputs_that_nobody_declared_are_ignored(start: Start) -> None:
+@pytest.mark.parametrize(("task", "outputs"), [(replace(ADD, outputs={}), {}), (ADD, {"o0": 7})])
+async def test_e33_outputs_that_nobody_declared_are_ignored(
+    start: Start, task: TaskTemplate, outputs: dict[str, int]
+) -> None:
     service = await start(script={"get": [with_outputs(literals(o0=7))]})
-    outcome = await finish(config(service))
-    assert (outcome.phase, outcome.outputs) == (Phase.SUCCEEDED, {})
+    outcome = await finish(config(service), task, {"a": 1})
+    assert (outcome.phase, outcome.outputs) == (Phase.SUCCEEDED, outputs)
+    written = Path(service.calls("create")[0].output_prefix, "outputs.pb")
+    assert await asyncio.to_thread(written.exists) == bool(outputs)
 
 
 async def test_e34_links_that_come_late_are_published_deviation(start: Start) -> None:
@@ -682,25 +723,94 @@ async def test_e36_a_sync_agent_that_answers_running_fails_that_task_only(start:
         assert (await running.wait(await running.submit(TASK))).phase is Phase.SUCCEEDED
 
 
-async def test_e37_the_code_of_an_agent_error_is_used_and_the_phase_decides(start: Start) -> None:
-    error = agent_pb2.AgentError(code="Quota", kind=agent_pb2.AgentError.NON_RECOVERABLE)
-    failed = agent_pb2.Resource(phase=8, message="full", agent_error=error).SerializeToString()
-    service = await start(script={"get": [failed, DONE]})
-    async with engine(config(service)) as running:
-        assert (await running.wait(await running.submit(TASK))).code == "RetriesExhausted|Quota"
+@pytest.mark.parametrize(
+    ("phase", "kind", "attempts"),
+    [(8, agent_pb2.AgentError.NON_RECOVERABLE, 2), (5, agent_pb2.AgentError.RECOVERABLE, 1)],
+)
+async def test_e37_the_code_of_an_agent_error_is_used_and_the_phase_decides(
+    start: Start, phase: int, kind: Any, attempts: int
+) -> None:
+    error = agent_pb2.AgentError(code="Quota", kind=kind)
+    failed = agent_pb2.Resource(phase=phase, message="full", agent_error=error).SerializeToString()
+    service = await start(script={"get": [failed]})
+    outcome = await finish(config(service), retries=1)
+    assert (outcome.code.rpartition("|")[2], outcome.attempts) == ("Quota", attempts)
+
+
+def limited(service: Service, **api: Any) -> FlyteConfig:
+    """A configuration with limits, as its file says them; polled more often than it may say."""
+    read = config(service, webApi=api)
+    web_api = read_config({"plugins": {"agent-service": {"webApi": api}}}, "flyte.yaml").sections[0].web_api
+    sections = [replace(one, web_api=replace(web_api, resync_interval=0.03)) for one in read.sections]
+    return replace(read, sections=tuple(sections))
 
 
 async def test_e38_the_rate_of_reads_is_respected(start: Start) -> None:
     service = await start()
-    read = config(service)
-    api = replace(read.sections[0].web_api, limits=Limits(read=Rate(20.0, 5)))
     loop = asyncio.get_running_loop()
     began = loop.time()
-    async with engine(replace(read, sections=(replace(read.sections[0], web_api=api),))) as running:
-        jobs = [await running.submit(TASK) for _ in range(10)]
-        for job in jobs:
+    async with engine(limited(service, readRateLimiter={"qps": 20, "burst": 5})) as running:
+        for job in [await running.submit(TASK) for _ in range(10)]:
             await running.wait(job)
     assert loop.time() - began >= 0.25 - 0.02
+
+
+async def test_e38_so_many_workers_ask_at_once(start: Start) -> None:
+    asking = most = 0
+    go_on = asyncio.Event()
+
+    async def ask(_: Any) -> Any:
+        nonlocal asking, most
+        asking += 1
+        most = max(most, asking)
+        await go_on.wait()
+        asking -= 1
+        return DONE
+
+    service = await start(script={"get": [ask]})
+    async with engine(limited(service, caching={"workers": 3})) as running:
+        jobs = [await running.submit(TASK) for _ in range(8)]
+        await until(lambda: asking == 3)
+        await until(lambda: len(service.calls("create")) == 8)
+        go_on.set()
+        for job in jobs:
+            assert (await running.wait(job)).phase is Phase.SUCCEEDED
+    assert most == 3
+
+
+def offloaded(**uris: str) -> bytes:
+    """A literal map whose values are in files of their own."""
+    message = literals_pb2.LiteralMap()
+    for name, uri in uris.items():
+        message.literals[name].offloaded_metadata.uri = uri
+    return bytes(message.SerializeToString())
+
+
+def hand_in(store: Path, *jobs: Submitted) -> None:
+    """Write jobs into a store as `airside run --detach` does."""
+    with Database(store) as database, database.transaction():
+        for one in jobs:
+            database.add(one.record, one.template, one.inputs)
+
+
+async def test_e39_an_offloaded_input_is_fetched_before_it_is_used(start: Start, tmp_path: Path) -> None:
+    kept = literals_pb2.Literal()
+    kept.scalar.primitive.integer = 41
+    (tmp_path / "x.pb").write_bytes(kept.SerializeToString())
+    service = await start()
+    store = tmp_path / "engine.db"
+    there, gone = (
+        replace(prepare(CONTAINER, {"x": 3}), inputs=offloaded(x=str(tmp_path / name))) for name in ("x.pb", "gone.pb")
+    )
+    await asyncio.to_thread(hand_in, store, there, gone)
+    async with asyncio.timeout(20), engine(config(service), store) as running:
+        assert (await running.wait(there.record.job.id)).phase is Phase.SUCCEEDED
+        outcome = await running.wait(gone.record.job.id)
+    assert outcome.phase is Phase.FAILED
+    assert f"{tmp_path / 'gone.pb'} does not exist" in outcome.message
+    (request,) = service.calls("create")  # the input that is gone stops its attempt before any call
+    assert request.template.container.args[0] == "41"
+    assert request.inputs.literals["x"].offloaded_metadata.uri == str(tmp_path / "x.pb")
 
 
 async def test_e40_a_template_without_config_is_created_deviation(start: Start) -> None:

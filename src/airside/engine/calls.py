@@ -29,6 +29,7 @@ from airside.engine.submission import Submission
 from airside.model import AirsideError, Call, Fail, LogLink, NotFound, OutputsAt, Phase, Resource, Retry, Task, TaskType
 from airside.sdk.agent import Agent
 from airside.wire import storage
+from airside.wire.literal_map import LiteralValues
 from airside.wire.resource import OUTPUTS_FILE, UnknownPhase
 
 FROM_CACHE = "from the cache."
@@ -173,7 +174,10 @@ def _make_task(order: Order, template: bytes, inputs: bytes) -> Task:
         if folder.root.startswith("/"):
             Path(folder.root).mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
         storage.write(folder.inputs, inputs, durable=False)  # the store has them
-    return Submission.read(template, inputs).task(folder, attempt)
+    task = Submission.read(template, inputs).task(folder, attempt)
+    if isinstance(task.inputs, LiteralValues) and not order.agent.joins_creates:
+        task.inputs.prefetch()  # a service does it itself, and may see what is out of reach here
+    return task
 
 
 async def _cached(order: Order) -> Answered | None:
