@@ -295,7 +295,7 @@ class Engine:
             await asyncio.sleep(LISTEN_EVERY)
 
     async def _answer_requests(self) -> bool:
-        """Do what was asked of this engine; False if some of it is for another one."""
+        """Do what was asked of this engine; False if some of it is for another one, or too early."""
         requests = await self._store.read(lambda database: database.requests())
         own = [(seq, job_id) for seq, job_id, _ in requests if not self._loop.leaves(job_id)]
         for seq, job_id in own:

@@ -78,13 +78,15 @@ class Drivers(Protocol):
 class Entry:
     """A job in memory, its driver, and what its submitter said of it."""
 
-    __slots__ = ("driver", "flight", "job", "submitted")
+    __slots__ = ("driver", "flight", "job", "kept", "submitted")
 
     def __init__(self, record: Record, driver: Driver) -> None:
         self.job = changed(record.job, rules=driver.rules)
         self.driver = driver
         self.submitted = record
         self.flight: asyncio.Task[None] | None = None
+        self.kept: asyncio.Future[None] | None = None
+        """The last write of this job; it comes after all that were made before."""
 
     def record(self, job: Job) -> Record:
         """The job with what its submitter said of it."""
@@ -123,6 +125,7 @@ class Loop:
         self._main: asyncio.Task[None] | None = None
         self._newest = 0
         self._own: dict[str, asyncio.Future[None]] = {}
+        self._coming: set[str] = set()
         self._adopting = asyncio.Lock()
         self._stopping = False
         self._clock: Callable[[], float] = time.time
@@ -203,14 +206,20 @@ class Loop:
                     await self._take(record, resumed=True)
 
     def leaves(self, job_id: str) -> bool:
-        """True for a job that another process drives."""
-        return job_id not in self._entries if self._only_own else job_id in self._attended
+        """True for a job that another process drives, and for one whose agent is still being opened."""
+        if self._only_own:
+            return job_id not in self._entries
+        return job_id in self._attended or job_id in self._coming
 
     async def submit(self, record: Record, template: bytes, inputs: bytes) -> None:
         """Put a new job into the store and drive it; returns when it is on the disk."""
         self._own[record.job.id] = kept = self._store.add(record, template, inputs)
-        await kept
-        await self._take(record)
+        self._coming.add(record.job.id)
+        try:
+            await kept
+            await self._take(record)
+        finally:
+            self._coming.discard(record.job.id)
         if self._only_own:
             del self._own[record.job.id]
         elif len(self._own) > 10_000:
@@ -245,7 +254,7 @@ class Loop:
         before = entry.job
         after = step(before, observation, now)
         entry.job = after.job
-        kept = self._keep(entry, before, after, now)
+        self._keep(entry, before, after, now)
         if after.job.stage is Stage.OVER or after.job.attempt != before.attempt:
             self._let_next_in(entry)
         if after.job.stage is Stage.OVER:
@@ -253,14 +262,14 @@ class Loop:
         elif after.job.due != before.due:
             self._schedule(after.job)
         for action in after.actions:
-            self._begin(entry, action, kept)
+            self._begin(entry, action)
 
     # -- keeping ---------------------------------------------------------------------------------------------------
 
-    def _keep(self, entry: Entry, before: Job, after: Step, now: float) -> asyncio.Future[None] | None:
+    def _keep(self, entry: Entry, before: Job, after: Step, now: float) -> None:
         job = after.job
         if not after.note and not _is_news(before, job):
-            return None
+            return
         event = None
         if after.note or _story(before) != _story(job):
             event = Event(
@@ -273,9 +282,8 @@ class Loop:
                 note=redact(after.note),
             )
         said = redact(job.message)
-        kept = self._store.save(job if said == job.message else changed(job, message=said), event)
-        kept.add_done_callback(partial(self._kept, entry, job, after.note))
-        return kept
+        entry.kept = self._store.save(job if said == job.message else changed(job, message=said), event)
+        entry.kept.add_done_callback(partial(self._kept, entry, job, after.note))
 
     def _kept(self, entry: Entry, job: Job, note: str, kept: asyncio.Future[None]) -> None:
         if kept.cancelled() or kept.exception() is not None:
@@ -285,16 +293,16 @@ class Loop:
 
     # -- carrying out ----------------------------------------------------------------------------------------------
 
-    def _begin(self, entry: Entry, action: Action, kept: asyncio.Future[None] | None) -> None:
+    def _begin(self, entry: Entry, action: Action) -> None:
         if action is Action.INTERRUPT:
             if entry.flight is not None and entry.driver.agent.is_sync:
                 entry.flight.cancel()
             return
         lane = entry.driver.lane
         gate = lane.reads if action is Action.GET else lane.writes
-        gate.put(partial(self._fly, entry, action, kept))
+        gate.put(partial(self._fly, entry, action))
 
-    async def _fly(self, entry: Entry, action: Action, kept: asyncio.Future[None] | None) -> None:
+    async def _fly(self, entry: Entry, action: Action) -> None:
         job = entry.job
         if job.stage is Stage.OVER:
             return
@@ -303,8 +311,8 @@ class Loop:
             return
         entry.flight = asyncio.current_task()
         try:
-            if kept is not None:
-                await asyncio.shield(kept)
+            if entry.kept is not None and action is not Action.GET:  # a question changes nothing anywhere
+                await asyncio.shield(entry.kept)
             await self._look_again(entry)
             seen = await carry_out(self._order(entry, action, job))
         except asyncio.CancelledError:
