@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from airside import (
     UsageError,
     kwtypes,
 )
-from airside.engine.database import Database, Record, StoreError
+from airside.engine.database import Database, Event, Record, StoreError
 from airside.engine.drivers import rules_for
-from airside.engine.engine import prepare
-from airside.engine.job import Stage
+from airside.engine.engine import LISTEN_EVERY, prepare
+from airside.engine.job import Job, Stage
 from airside.engine.lane import Gate, Lane, Limits, Rate
 from airside.engine.loop import Driver
 from airside.sdk.agent import AgentSettings
@@ -163,6 +164,64 @@ async def test_cancel(store: Path) -> None:
         assert not outcome.job_may_live
         await engine.cancel(job)
     assert len(agent.calls("delete")) == 1
+
+
+async def test_a_cancel_is_on_the_disk_before_it_is_sent(store: Path) -> None:
+    agent = scripted(get=[RUNNING] * 3 + [Resource(Phase.ABORTED)])
+    async with Engine(store, agents=[agent]) as engine:
+        save, disk = engine._store.save, asyncio.Event()
+        writes: list[asyncio.Task[None]] = []
+
+        async def slow(job: Job, event: Event | None) -> None:
+            if job.stage is Stage.CANCELLING:
+                await disk.wait()
+            await save(job, event)
+
+        def slowly(job: Job, event: Event | None = None) -> asyncio.Task[None]:
+            writes.append(asyncio.create_task(slow(job, event)))
+            return writes[-1]
+
+        engine._store.save = slowly  # type: ignore[method-assign]
+        job = await engine.submit(TASK)
+        await until(lambda: len(agent.calls("get")) == 2)
+        await engine.cancel(job)
+        async with asyncio.timeout(10):
+            while (now := engine._loop.job(job)) is None or (now.stage, now.due) != (Stage.CANCELLING, inf):
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        assert not agent.calls("delete")
+        disk.set()
+        assert (await engine.wait(job)).phase is Phase.ABORTED
+    assert len(agent.calls("delete")) == 1
+
+
+async def test_a_cancel_for_a_job_whose_agent_is_being_opened_is_not_lost(store: Path) -> None:
+    opened = asyncio.Event()
+    agent = scripted(get=lambda _: Resource(Phase.ABORTED) if agent.calls("delete") else RUNNING)
+
+    async def choose(record: Record) -> tuple[Any, Any]:
+        await opened.wait()
+        return agent, None
+
+    def ask() -> None:
+        with Database(store) as database, database.transaction():
+            database.ask(database.latest()[0].job.id, "cancel", 1.0)
+
+    def asked() -> int:
+        with Database(store) as database:
+            return len(database.requests())
+
+    async with Engine(store, choose=choose) as engine:
+        handed_in = asyncio.create_task(engine.submit(TASK))
+        await until(lambda: bool(engine._loop._coming))
+        while not await engine.jobs():
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(ask)
+        await asyncio.sleep(2 * LISTEN_EVERY)
+        assert await asyncio.to_thread(asked) == 1
+        opened.set()
+        assert (await engine.wait(await handed_in)).phase is Phase.ABORTED
+    assert not agent.calls("create") or agent.calls("delete")
 
 
 async def test_a_job_that_runs_too_long_is_cancelled_and_tried_again(store: Path) -> None:
