@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
+import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,11 +15,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
+import grpc.aio
 import pytest
 
+from airside.model import Phase
+from airside.testing.client import RawClient, Wire
+
+AIRSIDE = Path(sys.executable).with_name("airside")
 ROOT = Path(__file__).parents[2]
 _STARTS_WITHIN = 60.0  # seconds, on a machine that does other things too
 _ENDS_WITHIN = 10.0
@@ -47,6 +58,12 @@ class Process:
                 how = f"ended with {ended}" if ended is not None else f"was not ready after {seconds:.0f} s"
                 pytest.fail(f"{self.name} {how}:\n{self.log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End the service as a power failure would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._running.wait()
 
     def stop(self) -> None:
         """End the service and all that it started, at last by force."""
@@ -140,6 +157,161 @@ def start_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartPro
             return process
 
         yield start
+
+
+@dataclass(frozen=True)
+class FaultProxy:
+    """A proxy before an emulator; its faults are described in `fault_proxy.py`."""
+
+    url: str
+
+    def set(self, **rules: Any) -> None:
+        """From now on, go wrong like this; `share=0, latency=(0, 0)` is never."""
+        self._ask("PUT", json.dumps(rules).encode())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many calls of each method there were, and how many faults of each kind."""
+        told = json.loads(self._ask("GET"))
+        return {"calls": told["calls"], "faults": told["faults"]}
+
+    def _ask(self, method: str, body: bytes | None = None) -> bytes:
+        request = Request(f"{self.url}/-/faults", data=body, method=method)  # noqa: S310 - always http
+        with urlopen(request, timeout=30) as answer:  # noqa: S310
+            return bytes(answer.read())
+
+
+@pytest.fixture(scope="session")
+def fault_proxy(start_process: StartProcess, free_port: Callable[[], int]) -> Callable[..., FaultProxy]:
+    """A proxy in a process of its own before the emulator at this port; the same seed draws the same faults."""
+
+    def start(upstream: int, *, seed: int = 0, **rules: Any) -> FaultProxy:
+        port, script = free_port(), Path(__file__).with_name("fault_proxy.py")
+        start_process([sys.executable, str(script), str(port), str(upstream), str(seed)], port=port)
+        proxy = FaultProxy(f"http://127.0.0.1:{port}")
+        proxy.set(**rules)
+        return proxy
+
+    return start
+
+
+class KilledService:
+    """`airside serve` in a process that is killed at random instants of its creates, and the engine that goes on."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], folder: Path, port: int, seed: int) -> None:
+        self.kills = 0
+        self._argv, self._env, self._log = argv, {**os.environ, **env}, folder / "service.log"
+        self._port, self._random = port, random.Random(seed)  # noqa: S311 - to be repeatable
+        self._in_flight = 0
+
+    async def create(self, requests: Sequence[Any], *, kills: int, wire: Wire) -> list[bytes]:
+        """Create every task, asking again as Flyte does when an answer is lost. Returns the handles.
+
+        The service is killed `kills` times, each time while creates are in flight.
+        """
+        process = await self._start()
+        options = [("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
+            client, slots = RawClient(channel, wire), asyncio.Semaphore(6)
+            creates = [asyncio.create_task(self._create(client, one, slots)) for one in requests]
+            try:
+                for _ in range(kills):
+                    while not self._in_flight and not all(one.done() for one in creates):
+                        await asyncio.sleep(0.01)
+                    await asyncio.sleep(self._random.uniform(0.0, 0.5))
+                    self.kills += self._in_flight > 0
+                    process.kill()
+                    process = await self._start()
+                return await asyncio.gather(*creates)
+            finally:
+                process.kill()
+
+    async def finish(self, handles: Sequence[bytes], task_type: str, wire: Wire) -> list[Any]:
+        """The end of each job, as a service that is new tells it."""
+        process = await self._start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
+                client = RawClient(channel, wire, timeout=30.0)
+                return await asyncio.gather(*(self._end(client, handle, task_type) for handle in handles))
+        finally:
+            process.kill()
+
+    async def _end(self, client: RawClient, handle: bytes, task_type: str) -> Any:
+        while True:
+            resource = await client.get(handle, task_type)
+            if Phase(resource.phase).is_terminal:
+                return resource
+            await asyncio.sleep(0.2)
+
+    async def _create(self, client: RawClient, request: Any, slots: asyncio.Semaphore) -> bytes:
+        async with slots:
+            self._in_flight += 1
+            try:
+                while True:
+                    try:
+                        answer = await client.call("CreateTask", request, timeout=10.0)
+                        return bytes(answer.resource_meta)
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0.1)
+            finally:
+                self._in_flight -= 1
+
+    async def _start(self) -> Process:
+        process = Process(self._argv, self._env, self._log)
+        await asyncio.to_thread(process.wait_for, lambda: answers(self._port))
+        return process
+
+
+@pytest.fixture
+def killed_service(free_port: Callable[[], int], tmp_path: Path) -> Callable[..., KilledService]:
+    """`airside serve` of one agent, for proofs that each attempt makes one job whatever dies.
+
+    `options` is the agent's table of airside.toml, `env` what the process gets besides our environment.
+    """
+
+    def start(agent: str, *, env: Mapping[str, str], options: str = "", seed: int = 0) -> KilledService:
+        port, settings = free_port(), tmp_path / "airside.toml"
+        settings.write_text(f"[agents.{agent}]\n{options}\n")
+        serve = ["serve", "--port", str(port), "--metrics-port", "-1", "--settings", str(settings), "--agent", agent]
+        return KilledService([str(AIRSIDE), *serve], env, tmp_path, port, seed)
+
+    return start
+
+
+@dataclass(frozen=True)
+class PluginTask:
+    """A task as Flyte sends it: the bytes of its template and of its inputs."""
+
+    template: bytes
+    inputs: bytes
+
+
+@pytest.fixture(scope="session")
+def plugin_task(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PluginTask]:
+    """A task made with a plugin of flytekit (`kit="flytekit"`) or of Flyte 2's SDK (`kit="flyte2"`).
+
+    `source` is the text of a file, `name` the variable of the task in it, `packages` what it needs. Each kit and its
+    packages live in an environment of their own, never in ours.
+    """
+
+    made: dict[str, PluginTask] = {}
+
+    def make(kit: str, source: str, name: str, *packages: str, **inputs: Any) -> PluginTask:
+        known = repr((kit, source, name, packages, inputs))
+        if known not in made:
+            made[known] = run(kit, source, name, packages, inputs)
+        return made[known]
+
+    def run(kit: str, source: str, name: str, packages: Sequence[str], inputs: Mapping[str, Any]) -> PluginTask:
+        python = environment(f"{kit}-plugins", *packages) / "bin" / "python"
+        folder = tmp_path_factory.mktemp(kit)
+        (folder / "wf.py").write_text(source)
+        script = Path(__file__).parent / "plugins" / f"make_{kit}.py"
+        argv = [python, script, folder / "wf.py", name, json.dumps(inputs), folder / "template", folder / "inputs"]
+        done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return PluginTask((folder / "template").read_bytes(), (folder / "inputs").read_bytes())
+
+    return make
 
 
 @contextmanager

@@ -40,11 +40,6 @@ doge = query(
 )
 
 
-@pytest.fixture(params=["v1", "v2"])
-def wire(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 async def test_a_query_ends_with_the_table_of_its_result(bigquery: Client, wire: Wire) -> None:
     async with harness(BigQueryAgent(), wire=wire) as h:
         job = await h.create(task=doge, inputs={"version": 10})

@@ -1,0 +1,64 @@
+"""One attempt, one job at BigQuery, although its answers are lost and the service is killed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from google.cloud.bigquery import Client
+
+from airside import kwtypes
+from airside.agents.bigquery import BigQueryConfig, BigQueryTask
+from airside.model import Phase
+from airside.testing.client import FAMILIES, Wire
+
+TYPE = "bigquery_query_job_task"
+
+pytestmark = pytest.mark.may_block
+
+
+def request(number: int, wire: Wire, run: str) -> Any:
+    """A CreateTask of a query that nobody else asks."""
+    from airside.wire.template import write_template
+
+    task = BigQueryTask(
+        name=f"number-{number}",
+        query_template=f"SELECT {number} AS n, '{run}' AS run",
+        outputs=kwtypes(n=int),
+        task_config=BigQueryConfig(ProjectID="flights", Location="US"),
+    )
+    message = FAMILIES[wire].message("CreateTaskRequest")()
+    message.template.MergeFromString(write_template(task).SerializeToString())
+    message.output_prefix = f"s3://runs/{run}/{number}/0"
+    return message
+
+
+@pytest.mark.parametrize("wire", ["v1", "v2"])
+async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
+    wire: Wire,
+    bigquery: Client,
+    fault_proxy: Callable[..., Any],
+    killed_service: Callable[..., Any],
+) -> None:
+    run = f"{wire}-{time.time_ns()}"
+    proxy = fault_proxy(
+        urlsplit(bigquery._connection.API_BASE_URL).port,
+        seed=7,
+        share=0.3,
+        kinds=["reset_before", "reset_after", "429", "503", "503_after", "malformed"],
+        latency=[0.05, 0.3],
+        match="^(POST|GET) .*/jobs",
+    )
+    service = killed_service("bigquery", env={"BIGQUERY_EMULATOR_HOST": proxy.url}, seed=7)
+    handles = await service.create([request(number, wire, run) for number in range(24)], kills=4, wire=wire)
+    proxy.set(share=0.0, latency=[0, 0])
+    resources = await service.finish(handles, TYPE, wire)
+    assert [Phase(one.phase) for one in resources] == [Phase.SUCCEEDED] * 24
+    asked = Counter(job.query for job in bigquery.list_jobs() if run in getattr(job, "query", ""))
+    assert sorted(asked.values()) == [1] * 24
+    assert service.kills >= 1
+    assert sum(proxy.counts()["faults"].values()) >= 5
