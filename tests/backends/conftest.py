@@ -174,6 +174,11 @@ class FaultProxy:
         told = json.loads(self._ask("GET"))
         return {"calls": told["calls"], "faults": told["faults"]}
 
+    def recorded(self) -> list[dict[str, str]]:
+        """The calls since `record=True`: method, target and body."""
+        calls: list[dict[str, str]] = json.loads(self._ask("GET"))["recorded"]
+        return calls
+
     def _ask(self, method: str, body: bytes | None = None) -> bytes:
         request = Request(f"{self.url}/-/faults", data=body, method=method)  # noqa: S310 - always http
         with urlopen(request, timeout=30) as answer:  # noqa: S310

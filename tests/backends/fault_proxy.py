@@ -7,7 +7,8 @@ Nothing goes wrong until told: `PUT /-/faults` with JSON says how, `GET /-/fault
 `share` of the calls that match go wrong, each in a way drawn from `kinds`; every matching call takes a time drawn from
 `latency`. The kinds: `reset_before` and `reset_after` close the connection without an answer, before or after the call
 was forwarded; `429`, `401` and `503` answer so without forwarding; `503_after` forwards and then answers 503;
-`malformed` forwards and gives back half a JSON object; `hang` forwards and never answers.
+`malformed` forwards and gives back half a JSON object; `hang` forwards and never answers. With `"record": true` the
+calls that match are kept, and told as `recorded`.
 """
 
 from __future__ import annotations
@@ -50,9 +51,16 @@ class FaultProxy:
 
     def __init__(self, upstream: int, seed: int) -> None:
         self.upstream = upstream
-        self.rules: dict[str, Any] = {"share": 0.0, "kinds": list(KINDS), "latency": [0, 0], "match": ""}
+        self.rules: dict[str, Any] = {
+            "share": 0.0,
+            "kinds": list(KINDS),
+            "latency": [0, 0],
+            "match": "",
+            "record": False,
+        }
         self.calls: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
+        self.recorded: list[dict[str, str]] = []
         self._random = random.Random(seed)  # noqa: S311 - to be repeatable
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,6 +83,9 @@ class FaultProxy:
         if not re.search(self.rules["match"], line):
             return await _send(writer, await self._forward(call))
         self.calls[call.method] += 1
+        if self.rules["record"]:
+            body = call.body.decode("utf-8", errors="replace")
+            self.recorded.append({"method": call.method, "target": call.target, "body": body})
         low, high = self.rules["latency"]
         kind = self._random.choice(self.rules["kinds"]) if self._random.random() < self.rules["share"] else ""
         delay = self._random.uniform(low, high)
@@ -118,7 +129,7 @@ class FaultProxy:
     async def _control(self, call: Call, writer: asyncio.StreamWriter) -> bool:
         if call.method == "PUT":
             self.rules |= json.loads(call.body)
-        told = {"rules": self.rules, "calls": self.calls, "faults": self.faults}
+        told = {"rules": self.rules, "calls": self.calls, "faults": self.faults, "recorded": self.recorded}
         return await _send(writer, _response(200, json.dumps(told).encode()))
 
 

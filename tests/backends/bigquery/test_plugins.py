@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,3 +138,14 @@ def test_the_documented_file_runs_with_its_import_lines_changed(bigquery: Client
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)["outputs"]["results"]
     assert len(rows_at(bigquery, table["uri"] if isinstance(table, dict) else table)) == 10
+
+
+def test_the_example_of_the_documentation_runs(bigquery: Client, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "bigquery.md").read_text()
+    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "wf.py").write_text(example)
+    argv = [AIRSIDE, "run", "--json", "wf.py", "how_many", "--version", "10"]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"] == {"n": 20, "largest": 39_000}
