@@ -15,7 +15,7 @@ from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
-from airside.server.job import call_limit
+from airside.server.job import call_limit, with_sound_links
 from airside.server.ledger import Entry, Ledger, Unanswered, Undone
 from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, pack_request, unpack_request
@@ -332,7 +332,7 @@ async def finished(agent: Agent, task: Task, call: Call) -> Resource:
     if not resource.phase.is_terminal:
         text = f"{agent.name}.do returned the phase {resource.phase.name}, which is not terminal."
         raise Fail(text, code="AgentError")
-    return resource
+    return with_sound_links(resource, agent, call.key)
 
 
 def code_of(exc: Exception) -> str:

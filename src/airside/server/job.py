@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,7 @@ def nothing_known(job: Job) -> Resource:
 
 def linked(job: Job, resource: Resource) -> Resource:
     """The resource with the job's own links added: Flyte shows only those of a phase's first answer."""
+    resource = with_sound_links(resource, job.agent, job.handle.key)
     if not job.links:
         return resource
     return replace(resource, links=tuple(dict.fromkeys((*resource.links, *job.links))))
@@ -131,8 +133,30 @@ async def links_of(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
     if "links" not in agent.supports or handle.kind is not Kind.JOB:
         return ()
     try:
-        links: tuple[object, ...] = tuple(await agent.links(handle.meta))
+        links: object = await agent.links(handle.meta)
     except Exception:  # links are a courtesy
         log.exception("links failed", extra={"agent": agent.name, "key": handle.key})
         return ()
-    return tuple(link for link in links if isinstance(link, LogLink))
+    return _sound(links, agent, handle.key)
+
+
+def with_sound_links(resource: Resource, agent: Agent, key: str) -> Resource:
+    """The resource without what is no link: no job may suffer for a courtesy."""
+    links = resource.links
+    if links == () or (isinstance(links, tuple) and all(map(_is_link, links))):
+        return resource
+    return replace(resource, links=_sound(links, agent, key))
+
+
+def _sound(links: object, agent: Agent, key: str) -> tuple[LogLink, ...]:
+    given = tuple(links) if isinstance(links, Iterable) else (links,)
+    sound = tuple(filter(_is_link, given))
+    if len(sound) < len(given):
+        wrong = next(link for link in given if not _is_link(link))
+        extra = {"agent": agent.name, "key": key}
+        log.warning("left out what is no LogLink(uri, name) of two texts: %.200r", wrong, extra=extra)
+    return sound
+
+
+def _is_link(link: object) -> bool:
+    return isinstance(link, LogLink) and all(isinstance(text, str) for text in (link.uri, link.name))

@@ -16,6 +16,7 @@ from airside.wire import msgpack_values
 from airside.wire.instants import read_duration, read_timestamp
 from airside.wire.leniency import conform
 from airside.wire.misfit import MAX_DEPTH, Misfit, shown, too_deep
+from airside.wire.storage import FileMissing, FileTooLarge, UnusableUri
 from airside.wire.types import column_types
 
 Fetch = Callable[[str], bytes]
@@ -42,6 +43,8 @@ def load_offloaded(literal: Literal, fetch: Fetch | None, offloads: int = 0) -> 
         return Literal.FromString(fetch(uri))
     except DecodeError:
         raise Misfit(f"offloaded to {shown(uri)}, which does not hold a literal") from None
+    except (FileMissing, FileTooLarge, UnusableUri) as exc:
+        raise Misfit(f"offloaded, but {str(exc).rstrip('.')}") from exc
 
 
 def _read(literal: Literal, fetch: Fetch | None, depth: int, offloads: int) -> Any:

@@ -136,7 +136,7 @@ def resolve(
     """
     try:
         return _resolve(resource, declared, output_prefix, job, source, target)
-    except storage.PathNotAllowed as exc:
+    except (storage.PathNotAllowed, storage.UnusableUri) as exc:
         return replace(resource, phase=Phase.FAILED, outputs=None, code=exc.code, message=str(exc))
 
 
@@ -273,7 +273,7 @@ def _read_error(resource: Resource, source: Storage) -> Resource:
     try:
         data = source.read(storage.join(resource.outputs.uri, ERROR_FILE), limit=limits.MIB)
         error = execution_pb2.ErrorDocument.FromString(data).error
-    except (storage.FileMissing, storage.FileTooLarge, DecodeError):
+    except (storage.FileMissing, storage.FileTooLarge, storage.UnusableUri, DecodeError):
         return plain
     recoverable = error.kind == execution_pb2.ContainerError.RECOVERABLE
     said = [text for text in (error.message, resource.message) if text]

@@ -47,6 +47,13 @@ class PathNotAllowed(Fail):
         )
 
 
+class UnusableUri(UsageError, Fail):
+    """No file can ever be read or written there."""
+
+    def __init__(self, message: str) -> None:
+        Fail.__init__(self, message, code="UnusableUri")
+
+
 class FileTooLarge(UsageError):
     """The file is larger than the caller is ready to read."""
 
@@ -54,7 +61,8 @@ class FileTooLarge(UsageError):
 def read(uri: str, *, limit: int = limits.FILE) -> bytes:
     """The content of a file of at most `limit` bytes.
 
-    Raises `FileMissing` if there is none, `FileTooLarge` if it is larger, `UsageError` if it may not be read,
+    Raises `FileMissing` if there is none, `FileTooLarge` if it is larger, `UsageError` if it may not be read
+    (`UnusableUri` if it never can be),
     `Retry` if the store does not answer, `MissingExtra` for an object store without the `storage` extra.
     """
     scheme = _scheme(uri)
@@ -133,13 +141,13 @@ def _scheme(uri: str) -> str:
 
 def _local(uri: str, scheme: str) -> Path:
     if not uri:
-        raise UsageError("A file has no URI.")
+        raise UnusableUri("A file has no URI.")
     if not scheme:
         return Path(uri)
     if scheme == "file":
         return Path(unquote(urlsplit(uri).path))
     known = ", ".join(f"{name}://" for name in OBJECT_STORES)
-    raise UsageError(f"{uri} cannot be read or written: use a local path, file://, or one of {known}.")
+    raise UnusableUri(f"{uri} cannot be read or written: use a local path, file://, or one of {known}.")
 
 
 def _replace(path: Path, data: bytes, *, durable: bool) -> None:
@@ -198,7 +206,7 @@ def _object(uri: str) -> tuple[Any, str]:
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if not bucket or not key:
-        raise UsageError(f"{uri} names no file: write {scheme}://BUCKET/PATH.")
+        raise UnusableUri(f"{uri} names no file: write {scheme}://BUCKET/PATH.")
     with _store_errors(uri, "reached"):
         return _store(f"{scheme.lower()}://{bucket}"), key
 
