@@ -27,8 +27,10 @@ from airside.wire.template import key_of
 
 log = logging.getLogger("airside.server")
 
-MAX_UNEXPECTED = 3
-"""Tries of a create that fails in a way its agent does not explain."""
+MAX_UNEXPECTED = 6
+"""Tries of a create that fails in a way its agent does not explain ..."""
+MISTAKES = (TypeError, AttributeError, NameError, AssertionError, NotImplementedError, ImportError, RecursionError)
+"""... of which a mistake in its code, which no repetition mends, counts for two."""
 LARGE = 256 * limits.KIB
 """Requests over this size, in bytes, that a pending handle carried are converted on a thread."""
 HOLD_BACK = 60.0
@@ -224,7 +226,8 @@ class Creation:
                 left = entry.until - time.monotonic()
                 # Short beside what is left, so that the last waits are not the longest.
                 wait = max(min(backoff(tries, exc), left / 4), asked_pause(exc))
-                unexplained += not isinstance(exc, TimeoutError | OSError | Retry)
+                if not isinstance(exc, TimeoutError | OSError | Retry):
+                    unexplained += 2 if isinstance(exc, MISTAKES) else 1
                 spent = left < FIRST_BACKOFF or wait > left or unexplained >= MAX_UNEXPECTED
                 if not order.is_resumable or spent or not (entry.is_wanted or entry.stopped):
                     self._doubt_failed(order, call, entry, exc)
