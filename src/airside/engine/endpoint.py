@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,11 +81,11 @@ class Endpoint:
     ) -> None:
         self.target = target
         self.name = checked(target).removeprefix("dns:///")
-        if token and tls is None and not _is_local(target):
+        if token and tls is None and not is_local(target):
             raise UsageError(f"A token for {self.name} would travel in clear text: use TLS.")
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeouts = {name.lower(): seconds for name, seconds in (timeouts or {}).items()}
-        self._channel = _open(target, tls, service_config)
+        self._channel = open_channel(target, tls, service_config)
 
     async def close(self) -> None:
         """Close the connection; calls under way end."""
@@ -181,21 +181,31 @@ def reason(details: str) -> str:
     return one_line(last).rstrip(".")
 
 
-def _open(target: str, tls: Tls | None, service_config: str) -> grpc.aio.Channel:
-    options = list(_OPTIONS)
+def open_channel(
+    target: str,
+    tls: Tls | None = None,
+    service_config: str = "",
+    *,
+    options: Iterable[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+) -> grpc.aio.Channel:
+    """A channel to an agent service. `options` are further options of gRPC; of two with one name the last holds."""
+    wanted: dict[str, Any] = dict(_OPTIONS)
     if service_config:
-        options.append(("grpc.service_config", service_config))
-    if _is_local(target):
-        options.append(("grpc.enable_http_proxy", 0))
+        wanted["grpc.service_config"] = service_config
+    if is_local(target):
+        wanted["grpc.enable_http_proxy"] = 0
+    if tls is not None and tls.server_name:
+        wanted["grpc.ssl_target_name_override"] = tls.server_name
+    pairs = list({**wanted, **dict(options)}.items())
     if tls is None:
-        return grpc.aio.insecure_channel(target, options)
-    if tls.server_name:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
+        return grpc.aio.insecure_channel(target, pairs, interceptors=interceptors)
     credentials = grpc.ssl_channel_credentials(tls.roots, tls.key, tls.certificate)
-    return grpc.aio.secure_channel(target, credentials, options)
+    return grpc.aio.secure_channel(target, credentials, pairs, interceptors=interceptors)
 
 
-def _is_local(target: str) -> bool:
+def is_local(target: str) -> bool:
+    """True if the target is on this machine."""
     host = target.removeprefix("dns:///").rpartition(":")[0]
     return (
         target.startswith("unix") or host in ("localhost", "[::1]") or re.fullmatch(r"127(\.\d+){3}", host) is not None

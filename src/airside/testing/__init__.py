@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airside.testing.blocking import BlockingHarness, blocking_harness
     from airside.testing.client import RawClient, refused
-    from airside.testing.conformance import Report, Result, Status, check_agent
+    from airside.testing.conformance import Report, Result, Status, check_agent, check_endpoint
     from airside.testing.loopback import Harness, Job, harness
     from airside.testing.scripted import Received, ScriptedAgent, hang
 
 _WHERE = {
     **dict.fromkeys(("BlockingHarness", "blocking_harness"), "airside.testing.blocking"),
     **dict.fromkeys(("RawClient", "refused"), "airside.testing.client"),
-    **dict.fromkeys(("Report", "Result", "Status", "check_agent"), "airside.testing.conformance"),
+    **dict.fromkeys(("Report", "Result", "Status", "check_agent", "check_endpoint"), "airside.testing.conformance"),
     **dict.fromkeys(("Harness", "Job", "harness"), "airside.testing.loopback"),
     **dict.fromkeys(("Received", "ScriptedAgent", "hang"), "airside.testing.scripted"),
 }
@@ -35,6 +35,7 @@ __all__ = (
     "Status",
     "blocking_harness",
     "check_agent",
+    "check_endpoint",
     "hang",
     "harness",
     "refused",

@@ -41,6 +41,9 @@ class Service(Protocol):
     def channel(self) -> grpc.aio.Channel:
         """A channel to the service as it runs now."""
 
+    def connect(self, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
+        """Another channel to the service, with a connection of its own and these options."""
+
     async def start(self) -> None:
         """Serve; returns when calls are answered."""
 
@@ -83,6 +86,9 @@ class LocalService:
     def channel(self) -> grpc.aio.Channel:
         """A channel to the running service."""
         return self._channel
+
+    def connect(self, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
+        return open_channel(self.address, options)
 
     async def start(self) -> None:
         self._records.attach()
@@ -144,6 +150,9 @@ class ChildService:
     def channel(self) -> grpc.aio.Channel:
         """A channel to the running service."""
         return self._channel
+
+    def connect(self, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
+        return open_channel(self.address, options)
 
     async def start(self) -> None:
         port = await asyncio.wait_for(asyncio.to_thread(self._spawn), _START)
@@ -226,9 +235,9 @@ class Records(logging.Handler):
         return [handler for handler in self._logger.handlers if isinstance(handler, Records)]
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(address: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
     """A plaintext channel with a connection of its own."""
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    return grpc.aio.insecure_channel(address, options=(*_CHANNEL_OPTIONS, *options))
 
 
 def _end(child: subprocess.Popen[str]) -> None:

@@ -66,8 +66,9 @@ def cases(
 class Specimen:
     """The task that the cases are tried with. `template` and `inputs` are serialised protobuf.
 
-    `task_types` are all that the agent announces under `agent_name`; `supports` names its optional methods
-    (None: unknown, as for a service elsewhere).
+    `task_types` are all that the agent announces under its name; `supports` names its optional methods
+    (None: unknown, as for a service elsewhere). `bad_inputs` make the task fail. `prefix` is where the output
+    prefixes of its jobs begin.
     """
 
     task_type: TaskType
@@ -78,7 +79,7 @@ class Specimen:
     connection: Connection | None = None
     prefix: str = ""
     is_sync: bool = False
-    agent_name: str = ""
+    bad_inputs: bytes | None = None
     task_types: tuple[TaskType, ...] = ()
     supports: frozenset[str] | None = None
 
@@ -116,6 +117,7 @@ class Probe:
     second: Callable[[], Service] | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     made: dict[bytes, bool] = field(default_factory=dict)
+    prefixes: dict[bytes, str] = field(default_factory=dict)
     _finished: tuple[bytes, Any] | None = None
     _not_over: NotOver | None = None
     _told: list[Exchange] = field(default_factory=list)
@@ -189,9 +191,13 @@ class Probe:
     async def create(self, request: Any = None) -> Answer:
         """Create the specimen's job, or what the request says. Jobs made here are deleted after the last case."""
         self._needs_create()
-        answer = await self.call("CreateTask", self.create_request() if request is None else request)
+        if request is None:
+            request = self.create_request()
+        answer = await self.call("CreateTask", request)
         if answer.ok:
-            self.made.setdefault(answer.message.resource_meta, False)
+            handle = answer.message.resource_meta
+            self.made.setdefault(handle, False)
+            self.prefixes.setdefault(handle, request.output_prefix)
         return answer
 
     async def start(self) -> Answer:
@@ -215,6 +221,8 @@ class Probe:
         has_connection = name in ("GetTaskRequest", "DeleteTaskRequest")
         if connection is not None and has_connection:
             fields.setdefault("connection", connection)
+        if name == "GetTaskRequest" and handle in self.prefixes:
+            fields.setdefault("output_prefix", self.prefixes[handle])
         task_type = self.specimen.task_type
         return self.client.job_request(name, handle, task_type.name, task_type.version, **fields)
 
@@ -257,7 +265,7 @@ class Probe:
         if self._not_over is not None:
             raise self._not_over  # waiting as long once more for each case would help nobody
         if self._finished is not None:
-            self.exchanges.extend(self._told)
+            self.exchanges.extend(one for one in self._told if one not in self.exchanges)
             return self._finished
         began = len(self.exchanges)
         handle = await self.new_job()
@@ -287,7 +295,7 @@ class Probe:
         service = self.second()
         await service.start()
         try:
-            yield replace(self, service=service, made={}, _seen=[])
+            yield replace(self, service=service, made={}, prefixes=dict(self.prefixes), _seen=[])
         finally:
             await service.stop()
 
@@ -310,8 +318,13 @@ def is_over(resource: Any) -> bool:
     return resource.phase in _PHASES and Phase(resource.phase).is_terminal
 
 
+def name_of(resource: Any) -> str:
+    """The phase of a `Resource` message in words; one that Flyte does not know by its number."""
+    return Phase(resource.phase).name if resource.phase in _PHASES else f"{resource.phase}"
+
+
 def _state_of(resource: Any) -> str:
-    phase = Phase(resource.phase).name if resource.phase in _PHASES else f"phase {resource.phase}"
+    phase = name_of(resource)
     return redact(shorten(f"{phase}: {resource.message}" if resource.message else phase))
 
 

@@ -10,6 +10,7 @@ from airside.testing.conformance.case import Probe, cases
 _UNKNOWN_VERSION = 4711
 _UNKNOWN_FIELDS = b"\xa2\x06\x05hello\xa8\x06\x2a"  # field 100 a string, field 101 a number
 _MIB = 1024 * 1024
+_GONE = 0.01  # seconds; time to send a request, hardly to answer it
 
 
 async def creates(probe: Probe) -> None:
@@ -33,6 +34,18 @@ async def refuses_unknown_type(probe: Probe) -> None:
     answer = await probe.call("CreateTask", request)
     probe.expect(answer.code is grpc.StatusCode.NOT_FOUND, f"an unknown type is answered {answer.code.name}")
     probe.expect("no-such-type" in answer.details, f"the message does not name the type: {answer.details!r}")
+
+
+async def explains_refusals(probe: Probe) -> None:
+    """CreateTask of a task that cannot be started is INTERNAL with a text, and the service stays up"""
+    if probe.specimen.bad_inputs is None:
+        probe.skip("no inputs are given that make the task fail")
+    answer = await probe.create(probe.create_request(inputs=probe.specimen.bad_inputs))
+    if answer.ok:
+        probe.skip("the failing inputs are taken, and fail the job later")
+    probe.expect(answer.code is grpc.StatusCode.INTERNAL, f"a failing create is answered {answer.code.name}")
+    probe.expect(answer.details, "no text says why")
+    probe.expect_ok(await probe.create(), "the next CreateTask")
 
 
 async def creates_without_inputs(probe: Probe) -> None:
@@ -92,17 +105,30 @@ async def ignores_unknown_fields(probe: Probe) -> None:
     probe.expect_ok(await probe.create(request), "CreateTask with unknown fields")
 
 
+async def outlives_its_caller(probe: Probe) -> None:
+    """CreateTask whose caller's deadline has passed, and again with the same output_prefix, gives one job"""
+    request = probe.create_request()
+    await probe.call("CreateTask", request, timeout=_GONE)  # whatever it brings is lost to an engine that has gone
+    again, once_more = await probe.create(request), await probe.create(request)
+    probe.expect_ok(again, "the CreateTask after it")
+    probe.expect_ok(once_more, "the CreateTask after that")
+    same = again.message.resource_meta == once_more.message.resource_meta
+    probe.expect(same, "the two answers have different resource_metas")
+
+
 CASES = cases(
     "create",
     {
         "S07": creates,
         "S08": refuses_unknown_version,
         "S09": refuses_unknown_type,
+        "S10": explains_refusals,
         "S11": creates_without_inputs,
         "S12": creates_from_little,
         "S13": joins_a_repeated_create,
         "S14": creates_again_for_another_attempt,
         "S15": takes_large_inputs,
         "S16": ignores_unknown_fields,
+        "S36": outlives_its_caller,
     },
 )

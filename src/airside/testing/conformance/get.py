@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
+from flyteidl.core import literals_pb2
 
 from airside.model import Phase
 from airside.testing.conformance.case import Answer, Probe, cases, never_over
@@ -59,14 +61,13 @@ async def never_leaves_the_phase_out(probe: Probe) -> None:
 
 
 async def fills_declared_outputs(probe: Probe) -> None:
-    """A task that succeeded has its declared outputs as literals, or none at all if they are in a file"""
-    resource = await _succeeded(probe)
+    """A task that succeeded has its declared outputs as literals, or in outputs.pb under its output_prefix"""
+    handle, resource = await probe.finished()
+    probe.expect_success(resource)
     wanted = probe.specimen.outputs
     if not wanted:
         probe.skip("the task declares no outputs")
-    if not resource.HasField("outputs"):
-        probe.skip("the outputs are in a file under the output prefix, where the engine reads them")
-    outputs = _outputs(resource, probe.wire)
+    outputs = _outputs(resource, probe.wire) if resource.HasField("outputs") else _in_file(probe, handle)
     probe.expect(set(outputs) == wanted, f"the outputs are {sorted(outputs)}, not {sorted(wanted)}")
     empty = [name for name, one in outputs.items() if one.WhichOneof("value") is None]
     probe.expect(not empty, f"no value in {', '.join(empty)}")
@@ -89,7 +90,14 @@ async def bounds_messages(probe: Probe) -> None:
 
 async def explains_failures(probe: Probe) -> None:
     """A failure carries agent_error, and its phase says whether it may be retried"""
-    resource = (await probe.finished())[1]
+    if probe.specimen.bad_inputs is None:
+        resource = (await probe.finished())[1]
+    else:
+        created = await probe.create(probe.create_request(inputs=probe.specimen.bad_inputs))
+        if not created.ok:
+            probe.skip("the failing inputs are refused by CreateTask")
+        resource = await probe.finish(bytes(created.message.resource_meta))
+        probe.expect(not Phase(resource.phase).is_success, "the task succeeded with inputs that should make it fail")
     if Phase(resource.phase).is_success:
         probe.skip("the task succeeded")
     probe.expect(resource.HasField("agent_error"), "agent_error is absent")
@@ -148,15 +156,19 @@ async def answers_many_at_once(probe: Probe) -> None:
     probe.expect(slowest < _AT_ONCE, f"the slowest took {slowest:.2f} s")
 
 
-async def _succeeded(probe: Probe) -> Any:
-    resource = (await probe.finished())[1]
-    probe.expect_success(resource)
-    return resource
-
-
 def _outputs(resource: Any, wire: str) -> dict[str, Any]:
     literals = resource.outputs.literals
     return dict(literals) if wire == "v1" else {one.name: one.value for one in literals}
+
+
+def _in_file(probe: Probe, handle: bytes) -> dict[str, Any]:
+    """The outputs in the job's folder, where the engine looks for them if the resource has none."""
+    prefix = probe.prefixes[handle]
+    if "://" in prefix:
+        probe.skip("the outputs are in a file under the output prefix, which cannot be read here")
+    file = Path(prefix, "outputs.pb")
+    probe.expect(file.is_file(), "the resource has no outputs, and there is no outputs.pb under the output_prefix")
+    return dict(literals_pb2.LiteralMap.FromString(file.read_bytes()).literals)
 
 
 # flyteidl's deprecated State, by phase.

@@ -66,9 +66,8 @@ async def accepts_pings(probe: Probe) -> None:
         ("grpc.keepalive_time_ms", int(_PING_EVERY * 1000)),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.use_local_subchannel_pool", 1),
     ]
-    async with grpc.aio.insecure_channel(probe.service.address, options=options) as channel:
+    async with probe.service.connect(options) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         try:
             async with asyncio.timeout(_PING_FOR):

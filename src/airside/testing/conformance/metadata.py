@@ -16,6 +16,7 @@ _PROMPT = 1.0  # seconds
 async def announces_every_type(probe: Probe) -> None:
     """An agent is announced once, with all its task types (Flyte 1: in supported_task_types, too)"""
     entries = await _entries(probe)
+    probe.expect(entries, f"the task type {probe.specimen.task_type} is not announced")
     probe.expect(len(entries) == 1, f"the task type is announced by {len(entries)} entries")
     wanted = set(probe.specimen.task_types)
     announced = {TaskType(one.name, one.version) for one in entries[0].supported_task_categories}

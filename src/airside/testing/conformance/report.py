@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from airside.testing.conformance import junit
+
 
 class Status(StrEnum):
     """How a case ended."""
 
     PASSED = "passed"
     FAILED = "failed"
-    NOT_APPLICABLE = "not applicable"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,13 @@ class Exchange:
     sent: str
     received: str
 
+    def __str__(self) -> str:
+        return f"{self.method}\n      sent {self.sent}\n      received {self.received}"
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One case on one wire family. `why` says what was wrong, or why the case does not apply."""
+    """One case on one wire family. `why` says what was wrong, or why the case was skipped."""
 
     case: str
     wire: str
@@ -55,7 +60,7 @@ class Report:
     >>> print(report)
     my_module:MyAgent
     ✓ S09 [v2] an unknown task type is NOT_FOUND
-    1 passed, 0 failed, 0 not applicable
+    1 passed, 0 failed, 0 skipped
     """
 
     target: str
@@ -77,7 +82,7 @@ class Report:
         return tuple(result for result in self.results if result.status is Status.FAILED)
 
     def summary(self) -> str:
-        """How many cases passed, failed and did not apply, in one line."""
+        """How many cases passed, failed and were skipped, in one line."""
         counts = Counter(result.status for result in self.results)
         return ", ".join(f"{counts[status]} {status}" for status in Status)
 
@@ -86,20 +91,24 @@ class Report:
         data: dict[str, Any] = asdict(self)
         return json.dumps({"ok": self.ok, "summary": self.summary(), **data}, indent=2)
 
+    def to_junit(self) -> str:
+        """The report as JUnit XML: a suite for each wire family, the exchanges of a failed case in its text."""
+        return junit.render(self)
+
     def __str__(self) -> str:
-        """What passed and failed, a line each, then what did not apply, a line for each reason."""
+        """What passed and failed, a line each, then what was skipped, a line for each reason."""
         lines = [self.target]
         skipped: dict[tuple[str, str], list[str]] = {}
         for result in self.results:
-            if result.status is Status.NOT_APPLICABLE:
+            if result.status is Status.SKIPPED:
                 skipped.setdefault((result.wire, result.why), []).append(result.case)
                 continue
             lines.append(str(result))
             if result.status is Status.FAILED:
-                lines += [f"    {e.method}\n      sent {e.sent}\n      received {e.received}" for e in result.exchanges]
+                lines += [f"    {exchange}" for exchange in result.exchanges]
         for (wire, why), numbers in skipped.items():
-            lines.append(f"{_MARK[Status.NOT_APPLICABLE]} {' '.join(numbers)} [{wire}] not applicable: {why}")
+            lines.append(f"{_MARK[Status.SKIPPED]} {' '.join(numbers)} [{wire}] skipped: {why}")
         return "\n".join([*lines, self.summary()])
 
 
-_MARK = {Status.PASSED: "✓", Status.FAILED: "✗", Status.NOT_APPLICABLE: "·"}
+_MARK = {Status.PASSED: "✓", Status.FAILED: "✗", Status.SKIPPED: "·"}

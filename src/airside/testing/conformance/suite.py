@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from airside.model import Connection, TaskTemplate, UsageError
 from airside.model.redaction import hide
 from airside.sdk.agent import Agent
+from airside.sdk.discovery import explain
 from airside.testing.assignment import assign
 from airside.testing.client import WIRES, Wire
 from airside.testing.conformance import create, delete, get, limits, logs, metadata, sync
@@ -41,6 +42,7 @@ def check_agent(
     *,
     task: TaskTemplate | None = None,
     inputs: Mapping[str, Any] | None = None,
+    bad_inputs: Mapping[str, Any] | None = None,
     connection: Connection | None = None,
     options: Mapping[str, Any] | None = None,
     wires: Sequence[Wire] = WIRES,
@@ -53,7 +55,8 @@ def check_agent(
 
     `target` is `"module:Class"`, `"path/file.py:Class"`, a class or an instance. `task` says what to run (without
     it, a task of the agent's first type) and `inputs` with which values; without a task their types are those of
-    the values, and no outputs are declared. Real jobs are created, about ten for each family, and deleted
+    the values, and no outputs are declared. `bad_inputs` are those that differ so that the task fails; the cases about
+    failures need them. Real jobs are created, about ten for each family, and deleted
     afterwards. `options` is the agent's table of airside.toml, `only` names the cases to run, `timeout` (seconds)
     bounds every call and the run of one job, `slow` adds the cases that take minutes, `watch` hears of each result
     as it comes.
@@ -64,14 +67,12 @@ def check_agent(
     >>> from airside.testing import check_agent
     >>> report = check_agent("airside.agents.echo:EchoAgent", inputs={"x": 3}, only=["S09", "S37"])
     >>> print(report.summary())
-    3 passed, 0 failed, 0 not applicable
+    3 passed, 0 failed, 0 skipped
     """
     make = find_agent(target)
     agent = make()
     name = target if isinstance(target, str) else agent.name
-    unknown = sorted(set(only) - {case.id for case in CASES})
-    if unknown:
-        raise UsageError(f"There is no case {unknown[0]} (cases: {', '.join(case.id for case in CASES)}).")
+    known_cases(only)
 
     async def check() -> tuple[Result, ...]:
         tables = {agent.name: options} if options else None
@@ -79,7 +80,9 @@ def check_agent(
         await service.start()
         try:
             with TemporaryDirectory(prefix="airside-check-") as folder:
-                specimen = await asyncio.to_thread(specimen_of, agent, task, inputs or {}, connection, Path(folder))
+                specimen = await asyncio.to_thread(
+                    specimen_of, agent, task, inputs or {}, connection, Path(folder), bad_inputs
+                )
                 return await run_cases(
                     service,
                     specimen,
@@ -93,7 +96,14 @@ def check_agent(
         finally:
             await service.stop()
 
-    return Report(str(name), _outside_any_loop(check))
+    return Report(str(name), outside_any_loop(check))
+
+
+def known_cases(only: Collection[str]) -> None:
+    """Raise `UsageError` if one of these is no case."""
+    unknown = sorted(set(only) - {case.id for case in CASES})
+    if unknown:
+        raise UsageError(f"There is no case {unknown[0]} (cases: {', '.join(case.id for case in CASES)}).")
 
 
 async def run_cases(
@@ -131,6 +141,7 @@ def specimen_of(
     inputs: Mapping[str, Any],
     connection: Connection | None,
     folder: Path,
+    bad_inputs: Mapping[str, Any] | None = None,
 ) -> Specimen:
     """The task to try an agent with, as protobuf."""
     if task is None:
@@ -141,10 +152,13 @@ def specimen_of(
     for value in (connection.secrets if connection else {}).values():
         hide(value)
     declared = {name: to_literal_type(kind) for name, kind in task.inputs.items()}
+    values = task.complete(inputs)
+    bad = None if bad_inputs is None else pack({**values, **bad_inputs}, declared, where="inputs").data
     return Specimen(
         task_type=task.type,
         template=write_template(task).SerializeToString(),
-        inputs=pack(task.complete(inputs), declared, where="inputs").data,
+        inputs=pack(values, declared, where="inputs").data,
+        bad_inputs=bad,
         has_inputs=bool(task.inputs),
         outputs=frozenset(task.outputs),
         connection=connection,
@@ -175,9 +189,11 @@ async def _run(case: Case, probe: Probe) -> Result:
     try:
         await case.run(probe)
     except NotApplicable as exc:
-        status, why = Status.NOT_APPLICABLE, str(exc)
+        status, why = Status.SKIPPED, str(exc)
     except CaseFailed as exc:
         status, why = Status.FAILED, str(exc)
+    except Exception as exc:  # noqa: BLE001 - an answer that nobody foresaw must not end the check
+        status, why = Status.FAILED, f"the answer cannot be judged: {explain(exc)}"
     seconds = time.monotonic() - began
     return Result(case.id, probe.wire, case.group, case.rule, status, why, tuple(probe.exchanges), seconds)
 
@@ -189,7 +205,7 @@ async def _clean_up(probe: Probe) -> None:
             await probe.delete(handle)
 
 
-def _outside_any_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def outside_any_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """The result of `work` on a loop of its own: on this thread, or on another if a loop runs here."""
     try:
         asyncio.get_running_loop()

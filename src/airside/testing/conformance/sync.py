@@ -7,8 +7,7 @@ from typing import Any
 
 import grpc
 
-from airside.model import Phase
-from airside.testing.conformance.case import Answer, Probe, cases
+from airside.testing.conformance.case import Answer, Probe, cases, is_over, name_of
 
 _METHOD = "ExecuteTaskSync"
 
@@ -20,7 +19,7 @@ async def answers_once(probe: Probe) -> None:
     probe.expect_ok(answer, _METHOD)
     probe.expect(len(answer.message) == 1, f"{len(answer.message)} messages came back")
     resource = _resource(probe, answer)
-    probe.expect(Phase(resource.phase).is_terminal, f"the phase {Phase(resource.phase).name} is not terminal")
+    probe.expect(is_over(resource), f"the phase {name_of(resource)} is not terminal")
     probe.expect_success(resource)
     if probe.specimen.outputs:
         names = set(resource.outputs.literals)
@@ -36,8 +35,9 @@ async def lets_the_client_go(probe: Probe) -> None:
     probe.expect_ok(answer, _METHOD)
     again = await _execute(probe, [_header(probe), _inputs(probe)])
     probe.expect_ok(again, "the next ExecuteTaskSync")
-    phase = Phase(_resource(probe, again).phase)
-    probe.expect(phase.is_terminal, f"the next ExecuteTaskSync answers {phase.name}")
+    probe.expect(again.message, "the next ExecuteTaskSync has no answer")
+    resource = _resource(probe, again)
+    probe.expect(is_over(resource), f"the next ExecuteTaskSync answers {name_of(resource)}")
     log = probe.service.log()
     probe.expect("Traceback" not in log, "the service logged a traceback")
 
