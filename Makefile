@@ -6,7 +6,7 @@ FLYTEKIT := .venv-flytekit
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test faults backends check lint types layers bench clean
+.PHONY: demo test faults backends check lint types layers bench conformance clean
 .DELETE_ON_ERROR:
 
 $(STAMP): pyproject.toml
@@ -56,5 +56,16 @@ $(FLYTEKIT)-bigquery/.installed: | $(STAMP)
 bench: $(STAMP) $(FLYTEKIT)/.installed $(FLYTEKIT)-bigquery/.installed  ## measure beside flytekit: all figures, or ONLY="import get"; SHORT=1 for a quick look
 	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(SHORT),--short)
 
+FLYTE2 := .venv-flyte2
+
+$(FLYTE2)/.installed: | $(STAMP)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(FLYTE2)
+	@$(BIN)/uv pip install --quiet --python $(FLYTE2)/bin/python 'flyte[connector]==2.12.*'
+	@touch $@
+
+conformance: $(STAMP) $(FLYTEKIT)/.installed $(FLYTE2)/.installed  ## try each SDK's service, and write docs/conformance
+	@$(BIN)/python -m conformance
+
 clean:
 	rm -rf $(VENV) $(FLYTEKIT) $(FLYTEKIT)-bigquery .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLYTEKIT) $(FLYTE2) .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,19 +5,23 @@ from __future__ import annotations
 from airside.model import Phase
 from airside.testing.conformance.case import Probe, cases, is_over, never_over
 
+_TRIES = 3  # on a busy machine a job may be over before anybody asks
+
 
 async def cancels(probe: Probe) -> None:
     """DeleteTask of a job that is not over is OK, and the job ends without success"""
-    handle = await probe.new_job()
-    answer = await probe.get(handle)
-    probe.expect_ok(answer, "GetTask")
-    if is_over(answer.message.resource):
-        probe.skip("the job was over at once; give inputs that make it last")
-    probe.expect_ok(await probe.delete(handle), "DeleteTask")
-    with never_over("the job goes on after DeleteTask"):
-        resource = await probe.finish(handle)
-    if Phase(resource.phase).is_success:
-        probe.skip("the job succeeded before it could be cancelled")
+    for _ in range(_TRIES):
+        handle = await probe.new_job()
+        answer = await probe.get(handle)
+        probe.expect_ok(answer, "GetTask")
+        if is_over(answer.message.resource):
+            continue
+        probe.expect_ok(await probe.delete(handle), "DeleteTask")
+        with never_over("the job goes on after DeleteTask"):
+            resource = await probe.finish(handle)
+        if not Phase(resource.phase).is_success:
+            return
+    probe.skip("every job was over before it could be cancelled; give inputs that make it last")
 
 
 async def may_be_repeated(probe: Probe) -> None:

@@ -1,0 +1,1 @@
+"""One agent written for three services, and the conformance suite on each: `make conformance`."""
