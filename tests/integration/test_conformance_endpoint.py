@@ -49,6 +49,7 @@ ROWS = TaskTemplate(name="count", task_type="rows", inputs=kwtypes(a=int, b=str)
 INPUTS: Mapping[str, Any] = {"a": 1, "b": "x"}
 
 SERVICE = """
+import os
 import sys
 from concurrent import futures
 import grpc
@@ -62,6 +63,10 @@ class Agent(agent_pb2_grpc.AsyncAgentServiceServicer):
         return agent_pb2.GetTaskResponse(resource=agent_pb2.Resource(phase=3, message="done by " + sys.argv[2]))
     def DeleteTask(self, request, context):
         return agent_pb2.DeleteTaskResponse()
+
+    def GetTaskLogs(self, request, context):
+        print("out of memory", flush=True)
+        os._exit(4)
 
 class Metadata(agent_pb2_grpc.AgentMetadataServiceServicer):
     def ListAgents(self, request, context):
@@ -174,6 +179,19 @@ async def test_a_service_of_one_family_is_started_restarted_and_stopped(tmp_path
     assert states(report) == {(case, "v1"): status for case, status in wanted.items()}
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_a_service_that_ends_fails_the_case_and_is_started_again(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    port = free_port()
+    command = [sys.executable, str(tmp_path / "service.py"), str(port), "loud"]
+    report = await check(f"127.0.0.1:{port}", command=command, only=["S07", "S43", "S45"])
+    assert [(result.case, result.status.value) for result in report.results] == [
+        ("S07", "passed"),
+        ("S43", "failed"),
+        ("S45", "skipped"),
+    ]
+    assert report.failed[0].why.startswith("the service ended with 4: out of memory")
 
 
 async def test_what_the_service_prints_is_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from airside.testing.conformance.case import Probe, cases
 _UNKNOWN_VERSION = 4711
 _UNKNOWN_FIELDS = b"\xa2\x06\x05hello\xa8\x06\x2a"  # field 100 a string, field 101 a number
 _MIB = 1024 * 1024
+_FAILURES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 _GONE = 0.01  # seconds; time to send a request, hardly to answer it
 
 
@@ -37,13 +38,13 @@ async def refuses_unknown_type(probe: Probe) -> None:
 
 
 async def explains_refusals(probe: Probe) -> None:
-    """CreateTask of a task that cannot be started is INTERNAL with a text, and the service stays up"""
+    """CreateTask of a task that cannot be started is INTERNAL, or the caller's mistake, and the service stays up"""
     if probe.specimen.bad_inputs is None:
         probe.skip("no inputs are given that make the task fail")
     answer = await probe.create(probe.create_request(inputs=probe.specimen.bad_inputs))
     if answer.ok:
         probe.skip("the failing inputs are taken, and fail the job later")
-    probe.expect(answer.code is grpc.StatusCode.INTERNAL, f"a failing create is answered {answer.code.name}")
+    probe.expect(answer.code in _FAILURES, f"a failing create is answered {answer.code.name}")
     probe.expect(answer.details, "no text says why")
     probe.expect_ok(await probe.create(), "the next CreateTask")
 

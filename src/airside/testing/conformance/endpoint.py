@@ -117,6 +117,7 @@ def check_endpoint(
                 timeout=timeout,
                 slow=slow,
                 watch=watch,
+                revive=service.revive,
             )
         finally:
             await service.stop()

@@ -10,7 +10,7 @@ import grpc
 from flyteidl.core import literals_pb2
 
 from airside.model import Phase
-from airside.testing.conformance.case import Answer, Probe, cases, never_over
+from airside.testing.conformance.case import Answer, Probe, cases, name_of, never_over, shorten
 
 _AT_ONCE = 2.0  # seconds
 _LONG = 64 * 1024  # characters; Flyte keeps messages in etcd
@@ -131,9 +131,11 @@ async def remembers_across_restarts(probe: Probe) -> None:
 async def _answers_the_same(probe: Probe, handle: bytes, before: Any, when: str) -> None:
     with never_over(f"the job was over, but not {when}"):
         after = await probe.finish(handle)
-    for field in ("phase", "outputs"):
-        same = getattr(after, field) == getattr(before, field)
-        probe.expect(same, f"{field} was {getattr(before, field)} before and is {getattr(after, field)} {when}")
+    was, now = (name_of(resource) for resource in (before, after))
+    probe.expect(was == now, f"the phase was {was} before and is {now} {when}")
+    same = before.HasField("outputs") is after.HasField("outputs")
+    same = same and _in_order(_outputs(before, probe.wire)) == _in_order(_outputs(after, probe.wire))
+    probe.expect(same, f"the outputs were {shorten(before.outputs)} before and are {shorten(after.outputs)} {when}")
 
 
 async def answers_after_delete(probe: Probe) -> None:
@@ -154,6 +156,11 @@ async def answers_many_at_once(probe: Probe) -> None:
         probe.expect_ok(answer, "GetTask")
     slowest = max(answer.seconds for answer in answers)
     probe.expect(slowest < _AT_ONCE, f"the slowest took {slowest:.2f} s")
+
+
+def _in_order(outputs: dict[str, Any]) -> dict[str, bytes]:
+    """Literals by name, comparable: a service may send them, and the entries of maps in them, in any order."""
+    return {name: outputs[name].SerializeToString(deterministic=True) for name in sorted(outputs)}
 
 
 def _outputs(resource: Any, wire: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,9 +17,11 @@ import grpc.aio
 from airside.engine.endpoint import Tls, checked, is_local, open_channel, reason
 from airside.model import Retry, UsageError
 from airside.testing.conformance.case import NotApplicable
+from airside.testing.conformance.report import Result
 
 _STARTS_WITHIN = 60.0  # seconds
 _ENDS_WITHIN = 30.0
+_ENDS_SOON = 1.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
@@ -81,6 +84,21 @@ class RemoteService:
         await (self.kill() if kill else self.stop())
         await self.start()
 
+    async def revive(self, last: Result) -> str:
+        """How the service that this started has ended, now that it is started again; empty if it runs."""
+        if self._process is None:
+            return ""
+        if any(one.received.startswith("UNAVAILABLE") for one in last.exchanges):  # it may be about to end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, _ENDS_SOON)
+        ended = self._process.poll()
+        if ended is None:
+            return ""
+        how = f"the service ended with {ended}: {self._last_words()}"
+        await self.stop()
+        await self.start()
+        return how
+
     def log(self) -> str:
         """What the service has printed; nothing of one that runs already."""
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
@@ -95,7 +113,7 @@ class RemoteService:
             if ended is None and asyncio.get_running_loop().time() < until:
                 await asyncio.sleep(0.05)
                 continue
-            said = self.log().strip().rpartition("\n")[2][-300:]
+            said = self._last_words()
             await self._end(signal.SIGKILL)
             if ended is None:
                 raise UsageError(f"{self._command[0]} does not serve at {self.name}: {problem}. It said: {said}")
@@ -109,6 +127,11 @@ class RemoteService:
                 )
         except OSError as exc:
             raise UsageError(f"{self._command[0]} cannot be started: {exc.strerror}.") from None
+
+    def _last_words(self) -> str:
+        lines = self.log().strip().splitlines()
+        telling = [line for line in lines if line.startswith(("panic:", "fatal error:"))]
+        return (telling or lines or ["it said nothing"])[-1][-300:]
 
     async def _problem(self) -> str:
         """Why nothing answers at the address; empty if something does."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -116,10 +117,12 @@ async def run_cases(
     slow: bool = False,
     watch: Callable[[Result], None] | None = None,
     second: Callable[[], Service] | None = None,
+    revive: Callable[[Result], Awaitable[str]] | None = None,
 ) -> tuple[Result, ...]:
     """Try the cases on a running service with one task; arguments as in `check_agent`.
 
     `second` makes another service of the same agent, for the cases about jobs that another process started.
+    `revive` starts the service again if a case has ended it, and tells how it ended, which fails that case.
     """
     results: list[Result] = []
     for wire in wires:
@@ -128,6 +131,9 @@ async def run_cases(
             if wire not in case.wires or (only and case.id not in only):
                 continue
             result = await _run(case, probe)
+            ended = await revive(result) if revive is not None else ""
+            if ended:
+                result = replace(result, status=Status.FAILED, why=f"{ended}; {result.why}".removesuffix("; "))
             results.append(result)
             if watch is not None:
                 watch(result)

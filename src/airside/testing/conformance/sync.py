@@ -46,6 +46,7 @@ async def wants_the_header_first(probe: Probe) -> None:
     """ExecuteTaskSync that begins with inputs, or is empty, is INVALID_ARGUMENT"""
     for requests, what in (([_inputs(probe)], "inputs first"), ([], "an empty stream")):
         answer = await _execute(probe, requests)
+        _needs_the_method(probe, answer)
         right = answer.code is grpc.StatusCode.INVALID_ARGUMENT
         probe.expect(right, f"{what} is answered {answer.code.name}")
 
@@ -64,6 +65,7 @@ async def refuses_the_wrong_kind(probe: Probe) -> None:
     if probe.specimen.is_sync:
         probe.skip("the agent is sync")
     answer = await _execute(probe, [_header(probe), _inputs(probe)])
+    _needs_the_method(probe, answer)
     unclear = (grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED)
     probe.expect(answer.code not in unclear, f"answered {answer.code.name}")
     name = probe.specimen.task_type.name
@@ -73,6 +75,13 @@ async def refuses_the_wrong_kind(probe: Probe) -> None:
 def _needs_sync(probe: Probe) -> None:
     if not probe.specimen.is_sync:
         probe.skip("the agent is async")
+
+
+def _needs_the_method(probe: Probe, answer: Answer) -> None:
+    """Skip the case for a service that has async agents only, and no sync calls at all."""
+    names_the_type = probe.specimen.task_type.name in answer.details
+    if answer.code is grpc.StatusCode.UNIMPLEMENTED and not names_the_type and not probe.specimen.is_sync:
+        probe.skip("the service has no sync calls")
 
 
 def _header(probe: Probe) -> Any:
