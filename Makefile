@@ -67,5 +67,5 @@ conformance: $(STAMP) $(FLYTEKIT)/.installed $(FLYTE2)/.installed  ## try each S
 	@$(BIN)/python -m conformance
 
 clean:
-	rm -rf $(VENV) $(FLYTEKIT) $(FLYTEKIT)-bigquery .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -rf $(VENV) $(FLYTEKIT) $(FLYTE2) .backends .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLYTEKIT) $(FLYTEKIT)-bigquery $(FLYTE2) .backends
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
