@@ -14,7 +14,7 @@ from airside.agents.databricks import DatabricksAgent, DatabricksTask, Run
 from airside.agents.databricks_workspaces import Workspace
 from airside.model import Call
 from airside.sdk.adapt import adapt
-from airside.testing import harness
+from airside.testing import check_agent, harness
 
 CLUSTER = {"spark_version": "15.4.x-scala2.12", "node_type_id": "i3.xlarge", "num_workers": 1}
 WAIT = "import os, sys, time\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"
@@ -400,3 +400,9 @@ async def test_a_bad_cursor_and_bad_options_are_told(door: Any) -> None:
         Workspace(client_id="x")
     with pytest.raises(ValueError, match="one of token"):
         Workspace(token="x", profile="y")
+
+
+def test_the_conformance_suite_holds(door: Any) -> None:
+    place = door.upload("/Shared/quick.py", "print(1)")
+    report = check_agent(DatabricksAgent, task=script(place), options=options(door))
+    assert report.ok, str(report)
