@@ -28,6 +28,8 @@ from airside.model import Phase
 from airside.testing.client import RawClient, Wire
 
 AIRSIDE = Path(sys.executable).with_name("airside")
+collect_ignore = ["plugins"]  # programs for other environments
+
 ROOT = Path(__file__).parents[2]
 _STARTS_WITHIN = 60.0  # seconds, on a machine that does other things too
 _ENDS_WITHIN = 10.0
