@@ -820,3 +820,51 @@ async def test_e40_a_template_without_config_is_created_deviation(start: Start) 
     assert not request.connection.secrets
     assert not request.connection.configs
     assert {one.verb for one in service.received} == {"list", "create", "get"}
+
+
+async def test_a_job_waits_for_a_service_that_has_not_said_what_it_serves(start: Start) -> None:
+    service = await start(script={"list": [grpc.StatusCode.UNAVAILABLE] * 20 + [None]})
+    read = config(**agents(a=service))
+    async with asyncio.timeout(30), engine(read) as running:
+        job = await running.submit(TASK)
+        outcome = await running.wait(job)
+        said = [event.message for event in await running.events(job) if event.phase is Phase.WAITING_FOR_RESOURCES]
+    assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 1)
+    assert said
+    assert "agent-service/a" in said[0]
+
+
+async def test_flyte_2_is_sent_the_connection_with_every_call(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FSEC_BANK_TOKEN", "s3cret-of-the-bank")
+    task = replace(TASK, config={"secrets": {"token": "bank_token"}, "configs": {"host": "h"}, "size": 3})
+    lost = connector_pb2.Resource(phase=8)
+    for family, secrets, configs in ((V2, {"token": "s3cret-of-the-bank"}, {"host": "h"}), (V1, {}, {})):
+        service = await start(family=family, script={"get": [lost, connector_pb2.Resource(phase=3)]})
+        async with asyncio.timeout(20), engine(config(service)) as running:
+            job = await running.submit(task, retries=1)
+            assert (await running.wait(job)).phase is Phase.SUCCEEDED
+            assert "s3cret" not in str((await running.job(job)).source)
+        assert service.verbs == ["create", "get", "delete", "create", "get"]
+        for verb in ("create", "get", "delete"):
+            data = service.calls(verb)[0].SerializeToString()
+            connection = V2.methods[verb].request.FromString(data).connection
+            assert (dict(connection.secrets), dict(connection.configs)) == (secrets, configs), (family.name, verb)
+
+
+async def test_a_secret_that_is_missing_fails_the_task_before_any_call(start: Start) -> None:
+    service = await start(family=V2)
+    outcome = await finish(config(service), replace(TASK, config={"secrets": {"token": "nowhere"}}))
+    assert outcome.phase is Phase.FAILED
+    assert "Secret 'nowhere' is missing: set _FSEC_NOWHERE or put it into the file" in outcome.message
+    assert "create" not in service.verbs
+
+
+async def test_the_template_is_written_for_arguments_that_name_it(start: Start) -> None:
+    service = await start()
+    box = Container(image="i", args=("{{.TaskTemplatePath}}", "{{$Input}}", "{{ .rawoutputdataprefix }}"))
+    await finish(config(service), replace(TASK, container=box))
+    (request,) = service.calls("create")
+    template, inputs, raw = request.template.container.args
+    assert tasks_pb2.TaskTemplate.FromString(Path(template).read_bytes()).container.args[0] == "{{.TaskTemplatePath}}"
+    assert Path(inputs).exists()
+    assert raw == f"{request.output_prefix}/raw"

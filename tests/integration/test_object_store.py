@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
+from flyteidl2.core.execution_pb2 import ContainerError, ErrorDocument
+from flyteidl2.core.literals_pb2 import LiteralMap
 
-from airside import Retry, UsageError
+from airside import AsyncAgent, Engine, Phase, Resource, Retry, Task, TaskTemplate, UsageError, kwtypes
 from airside.wire import storage
 
 
@@ -62,6 +65,69 @@ def test_a_store_that_does_not_answer_may_answer_later(s3: str, monkeypatch: pyt
     with pytest.raises(Retry, match=r"^s3://bucket/x cannot be read: .*after 3 retries") as caught:
         storage.read(f"{s3}/x")
     assert "\n" not in str(caught.value)
+
+
+# -- the engine's files ---------------------------------------------------------------------------------------------
+
+
+class Copier(AsyncAgent[str]):
+    """Leaves its outputs, or why there are none, where the engine said, as a job on another machine would."""
+
+    task_type = "copier"
+    poll_interval = 0.02
+
+    def create(self, task: Task) -> str:
+        values = LiteralMap.FromString(storage.read(storage.join(task.output_prefix.rpartition("/")[0], "inputs.pb")))
+        made = LiteralMap()
+        made.literals["n"].scalar.primitive.integer = values.literals["n"].scalar.primitive.integer + 1
+        if task.execution.attempt == 0:
+            error = ContainerError(code="Evicted", message="no disk", kind=ContainerError.RECOVERABLE)
+            storage.write(f"{task.output_prefix}/error.pb", ErrorDocument(error=error).SerializeToString())
+        else:
+            storage.write(f"{task.output_prefix}/outputs.pb", made.SerializeToString())
+        return task.output_prefix
+
+    def get(self, prefix: str) -> Resource:
+        return Resource(Phase.SUCCEEDED)
+
+    def delete(self, prefix: str) -> None: ...
+
+
+async def test_an_engine_keeps_inputs_and_outputs_in_s3(s3: str, tmp_path: Path) -> None:
+    kept = kwtypes(n=int)
+    add = TaskTemplate(name="add", task_type="copier", inputs=kept, outputs=kept, cache=True, cache_version="1")
+    async with Engine(tmp_path / "engine.db", agents=[Copier()], outputs=f"{s3}/runs/") as engine:
+        first = await engine.submit(add, {"n": 3}, retries=1)
+        outcome = await engine.wait(first)
+        assert (outcome.phase, outcome.outputs, outcome.attempts) == (Phase.SUCCEEDED, {"n": 4}, 2)
+        assert (await engine.job(first)).root == f"{s3}/runs/{first}"
+        assert any("no disk" in event.note for event in await engine.events(first))
+        second = await engine.submit(add, {"n": 3})
+        assert (await engine.wait(second)).message == f"The outputs of {first}, from the cache."
+    for job, attempt in ((first, 1), (second, 0)):
+        data = storage.read(f"{s3}/runs/{job}/{attempt}/outputs.pb")
+        assert LiteralMap.FromString(data).literals["n"].scalar.primitive.integer == 4
+    assert not (tmp_path / "runs").exists()
+
+
+async def test_a_store_that_is_away_fails_the_attempt_in_one_line(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage._store.cache_clear()
+    task = TaskTemplate(name="add", task_type="copier", inputs=kwtypes(n=int))
+    async with Engine(tmp_path / "engine.db", agents=[Copier()], outputs=f"{s3}/runs") as engine:
+        outcome = await engine.wait(await engine.submit(task, {"n": 3}))
+    assert outcome.phase is Phase.FAILED
+    assert "inputs.pb cannot be written" in outcome.message
+    assert "\n" not in outcome.message
+
+
+@pytest.mark.parametrize("outputs", ["ftp://host/runs", "s3://", "s3:///"])
+async def test_a_place_for_outputs_that_is_none(outputs: str, tmp_path: Path) -> None:
+    async with Engine(tmp_path / "engine.db", agents=[Copier()], outputs=outputs) as engine:
+        with pytest.raises(UsageError, match=r"is no place for outputs: write a folder, or one of s3://BUCKET/PATH"):
+            await engine.submit(TaskTemplate(name="add", task_type="copier"))
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -46,6 +46,7 @@ def detach(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, option
         retries=options.retries,
         timeout=options.timeout,
         cache=not options.no_cache,
+        outputs=options.outputs,
     )
     with Database(state / FILE_NAME) as database, database.transaction():
         database.add(made.record, made.template, made.inputs)

@@ -114,7 +114,7 @@ async def _drive(store: Path, agents: Agents, idle_exit: float | None) -> int:
 
     def work_left() -> bool:
         with Database(store) as database:
-            return any(not (one.attended and is_attended(one.root)) for one in database.unfinished())
+            return any(not (one.attended and is_attended(store.parent, one.job.id)) for one in database.unfinished())
 
     with _signals() as stop:
         while True:

@@ -145,7 +145,7 @@ def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
     began = time.monotonic()
     with _database(state) as database:
         record = database.find(job_id)
-        if needs_engine(record):
+        if needs_engine(record, state):
             tell_engine(ensure_engine(state), state)
         told = ""
         while record.job.stage is not Stage.OVER:
@@ -202,7 +202,7 @@ def cancel(state: Path, job_ids: tuple[str, ...], as_json: bool) -> int:
     for record in [] if as_json else found:
         over = record.job.id not in going
         click.echo(f"{record.job.id} {'is over already: ' + record.job.phase.name if over else 'is being cancelled'}")
-    if any(needs_engine(one) for one in found):
+    if any(needs_engine(one, state) for one in found):
         tell_engine(ensure_engine(state), state)
     return Exit.OK
 
@@ -221,7 +221,9 @@ def retry(state: Path, job_id: str, as_json: bool) -> int:
         old = record.job
         if old.stage is not Stage.OVER:
             raise UsageError(f"{old.id} is not over; cancel it first: airside jobs cancel {old.id}")
-        folder, now = new_run(state), time.time()
+        beside = str(state / "runs")
+        parent = record.root.rpartition("/")[0]
+        folder, now = new_run(state, None if parent == beside else parent), time.time()
         new = Job(
             id=folder.run_id,
             queued_at=now,
@@ -291,9 +293,9 @@ def _changed_at(folder: Path) -> float:
     return time.time()  # it is changing now
 
 
-def needs_engine(record: Record) -> bool:
+def needs_engine(record: Record, state: Path) -> bool:
     """True for a job that is not over, and that no command drives itself."""
-    return record.job.stage is not Stage.OVER and not (record.attended and is_attended(record.root))
+    return record.job.stage is not Stage.OVER and not (record.attended and is_attended(state, record.job.id))
 
 
 async def _print_logs(record: Record, limit: int, as_json: bool) -> None:

@@ -74,6 +74,7 @@ class Launch:
                 timeout=options.timeout,
                 retries=options.retries,
                 cache=not options.no_cache,
+                outputs=options.outputs,
                 source=source_of(self.file, options),
                 store=_store_of(options.state),
                 on_progress=self.shown.show,

@@ -38,6 +38,7 @@ class RunOptions(EndpointOptions):
     domain: str = ""
     no_cache: bool = False
     state: str | None = None
+    outputs: str | None = None
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.5 on
@@ -97,6 +98,11 @@ def _options() -> list[click.Option]:
             ["--state"],
             metavar="DIR",
             help="The folder of its job and its files; `:memory:` keeps no job. [env: AIRSIDE_STATE]",
+        ),
+        click.Option(
+            ["--outputs"],
+            metavar="URI",
+            help="Where inputs and outputs are kept, such as s3://bucket/runs, for agents on other machines.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the outcome as one JSON object on stdout."),
         click.Option(["--settings"], metavar="FILE", help="Read this file instead of ./airside.toml."),

@@ -1,4 +1,4 @@
-"""Jobs that a command drives itself: a lock in the run's folder says that it still does.
+"""Jobs that a command drives itself: a lock in the state folder says that it still does.
 
 The system lets go of the lock when the process ends, however it ends; from then on the store's engine takes the job up.
 """
@@ -11,32 +11,33 @@ from typing import IO
 
 from airside.model import UsageError
 
-LOCK_NAME = "attended.lock"
+FOLDER = "attended"
 
 
 class Attendance:
-    """The lock of one run. It must be taken before the job is in the store, so that no engine takes it up.
+    """The lock of one job. It must be taken before the job is in the store, so that no engine takes it up.
 
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     lock = Attendance(folder)
-    ...     before, _ = is_attended(folder), lock.take()
-    ...     during, _ = is_attended(folder), lock.release()
-    ...     before, during, is_attended(folder)
+    >>> with tempfile.TemporaryDirectory() as state:
+    ...     lock = Attendance(state, "r1")
+    ...     before, _ = is_attended(state, "r1"), lock.take()
+    ...     during, _ = is_attended(state, "r1"), lock.release()
+    ...     before, during, is_attended(state, "r1")
     (False, True, False)
     """
 
-    def __init__(self, root: str) -> None:
-        self.path = Path(root) / LOCK_NAME
+    def __init__(self, state: str | Path, job_id: str) -> None:
+        self.path = _path(state, job_id)
         self._file: IO[bytes] | None = None
 
     def take(self) -> None:
-        """Take the lock; the folder must be there. Raises `UsageError` if it takes no files. Blocks."""
+        """Take the lock. Raises `UsageError` if the state folder takes no files. Blocks."""
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = self.path.open("wb")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            raise UsageError(f"{self.path} cannot be locked: {exc.strerror}.") from exc
+            raise UsageError(f"{self.path} cannot be locked: {exc.strerror}; set AIRSIDE_STATE.") from exc
 
     def release(self) -> None:
         """Let go of the lock."""
@@ -46,13 +47,22 @@ class Attendance:
             self._file = None
 
 
-def is_attended(root: str) -> bool:
-    """True while the command that submitted the run of this folder drives it itself. Blocks."""
+def is_attended(state: str | Path, job_id: str) -> bool:
+    """True while the command that submitted the job drives it itself. Blocks."""
     try:
-        with (Path(root) / LOCK_NAME).open("rb") as file:
+        with _path(state, job_id).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False
     return False
+
+
+def forget(state: str | Path, job_id: str) -> None:
+    """Remove what a killed command left. Blocks."""
+    _path(state, job_id).unlink(missing_ok=True)
+
+
+def _path(state: str | Path, job_id: str) -> Path:
+    return Path(state) / FOLDER / f"{job_id}.lock"

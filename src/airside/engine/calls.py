@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from pathlib import Path
 
 from airside.engine.attempt import refused, told
+from airside.engine.credentials import connect
 from airside.engine.database import Record
 from airside.engine.job import (
     Action,
@@ -26,7 +26,20 @@ from airside.engine.job import (
 from airside.engine.outputs import UNREADABLE, settle
 from airside.engine.rundir import RunDir
 from airside.engine.submission import Submission
-from airside.model import AirsideError, Call, Fail, LogLink, NotFound, OutputsAt, Phase, Resource, Retry, Task, TaskType
+from airside.model import (
+    AirsideError,
+    Call,
+    Connection,
+    Fail,
+    LogLink,
+    NotFound,
+    OutputsAt,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+    TaskType,
+)
 from airside.sdk.agent import Agent
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues
@@ -40,11 +53,11 @@ SHORTEST_CALL = 0.05
 """Seconds that a call may take however soon its attempt ends."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One action on one job: who carries it out, and where what was submitted can be read.
 
-    `cached` finds an earlier job whose outputs will do.
+    `cached` finds an earlier job whose outputs will do; `names` says of which secrets a connection is to be made.
     """
 
     action: Action
@@ -52,6 +65,7 @@ class Order:
     task_type: TaskType
     folder: RunDir
     agent: Agent
+    names: Mapping[str, Mapping[str, str]] | None = None
     submission: Callable[[], Awaitable[tuple[bytes, bytes]]]
     cached: Callable[[], Awaitable[Record | None]]
 
@@ -117,7 +131,8 @@ async def _get(order: Order) -> Observation:
     job, agent = order.job, order.agent
     left = max(SHORTEST_CALL, job.deadline - time.time())  # no answer may keep a timeout from being noticed
     try:
-        resource = await agent.get(job.meta, _call(order, min(left, agent.settings.call_timeout)))
+        connection = await _connection(order)
+        resource = await agent.get(job.meta, _call(order, min(left, agent.settings.call_timeout), connection))
     except NotFound as exc:
         return Faulted(job.attempt, told(exc), Trouble.MISSING)
     except (Fail, UnknownPhase) as exc:
@@ -140,7 +155,8 @@ async def _delete(order: Order) -> Observation:
         if over is not None:
             return over
     try:
-        await order.agent.delete(order.job.meta, _call(order))
+        connection = await _connection(order)
+        await agent.delete(order.job.meta, _call(order, agent.settings.call_timeout, connection))
     except NotFound:
         return Deleted(attempt)
     except Exception as exc:  # noqa: BLE001 - a cancel is tried again whatever went wrong
@@ -148,10 +164,15 @@ async def _delete(order: Order) -> Observation:
     return Deleted(attempt)
 
 
+async def _connection(order: Order) -> Connection | None:
+    """The connection that goes along with a call. Raises `UsageError` for a secret that is not there."""
+    return await asyncio.to_thread(connect, order.names) if order.names else None
+
+
 async def _last_look(order: Order) -> Observation | None:
     """How the job ended, if it is known to be over by now."""
-    call = _call(order, min(LAST_LOOK, order.agent.settings.call_timeout))
     try:
+        call = _call(order, min(LAST_LOOK, order.agent.settings.call_timeout), await _connection(order))
         async with asyncio.timeout(LAST_LOOK):
             resource = await order.agent.get(order.job.meta, call)
     except Exception:  # noqa: BLE001 - then it may be running
@@ -170,11 +191,12 @@ async def _task(order: Order) -> Task | Refused:
 
 def _make_task(order: Order, template: bytes, inputs: bytes) -> Task:
     folder, attempt = order.folder, order.job.attempt
-    if attempt == 0:
-        if folder.root.startswith("/"):
-            Path(folder.root).mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
-        storage.write(folder.inputs, inputs, durable=False)  # the store has them
-    task = Submission.read(template, inputs).task(folder, attempt)
+    folder.make()
+    storage.write(folder.inputs, inputs, durable=False)  # the store has them
+    submission = Submission.read(template, inputs)
+    if submission.uses_template_file:
+        storage.write(folder.template, template, durable=False)
+    task = submission.task(folder, attempt, connect(order.names or {}))
     if isinstance(task.inputs, LiteralValues) and not order.agent.joins_creates:
         task.inputs.prefetch()  # a service does it itself, and may see what is out of reach here
     return task
@@ -251,10 +273,11 @@ async def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:
         return ()
 
 
-def _call(order: Order, limit: float | None = None) -> Call:
+def _call(order: Order, limit: float, connection: Connection | None) -> Call:
     return Call(
+        connection=connection,
         output_prefix=order.folder.output_prefix(order.job.attempt),
-        deadline=_deadline(order.agent.settings.call_timeout if limit is None else limit),
+        deadline=_deadline(limit),
         task_type=order.task_type,
     )
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airside.engine.attendance import Attendance
 from airside.engine.caching import cache_key
+from airside.engine.credentials import connection_names
 from airside.engine.database import FILE_NAME, MEMORY, Event, Record
 from airside.engine.drivers import AgentSource, Choose, OpenedAgents
 from airside.engine.job import Job, Stage
@@ -58,16 +59,19 @@ def prepare(
     retries: int | None = None,
     timeout: float | None = None,
     cache: bool = True,
+    outputs: str | None = None,
 ) -> Submitted:
     """Make a job of a task and its inputs. Raises `ConversionError` for inputs that do not fit.
 
     As in Flyte, a task's timeout bounds each attempt, and twice that time all of them from the submission on. Without
-    `cache` it runs even if there are outputs of the same task and inputs; later jobs may use its own.
+    `cache` it runs even if there are outputs of the same task and inputs; later jobs may use its own. `outputs` is
+    where the folders of runs are, instead of the state folder.
     """
-    source = dict(source or {})
+    names = connection_names(task.config)
+    source = {**(source or {}), **({"connection": names} if names else {})}
     submission = Submission(task, inputs, project=source.get("project", ""), domain=source.get("domain", ""))
     limit = task.timeout if timeout is None else timeout
-    folder = new_run(state)
+    folder = new_run(state, outputs)
     now = time.time()
     job = Job(
         id=folder.run_id,
@@ -100,6 +104,8 @@ class Engine:
     Agents are found as `airside.run` finds them: `agents` if given, else registered ones, else installed plugins;
     with `endpoint` ("host:port") all tasks run on the agent service there; with `routes` they go where the YAML file of
     a Flyte engine says, or what `load_config` read of one. `choose` or `drivers` replaces all that.
+    Inputs and outputs are kept beside the store, or under `outputs`: a folder, or a URI such as "s3://bucket/runs"
+    where agents on other machines reach them.
     `on_change` hears of every transition, once it is on the disk, with a note about what the engine does.
 
     >>> import asyncio
@@ -123,6 +129,7 @@ class Engine:
         options: Mapping[str, Any] | None = None,
         choose: Choose | None = None,
         drivers: AgentSource | None = None,
+        outputs: str | None = None,
         only_own: bool = False,
         on_change: Listener | None = None,
     ) -> None:
@@ -135,6 +142,7 @@ class Engine:
             OpenedAgents(choose or _chooser(agents, endpoint, options or {})) if routes is None else _routed(routes)
         )
         self._on_change = on_change
+        self._outputs = outputs
         self._loop = Loop(
             self._store, self._drivers, on_change=self._changed, on_failure=self._failed, only_own=only_own
         )
@@ -186,12 +194,18 @@ class Engine:
         outputs of an earlier job of the store with the same cache version, interface and inputs, if there is one; with
         `cache=False` here it runs all the same. Raises `ConversionError` for inputs that do not fit.
         """
-        state = self._state
-        return await self.take(
-            await asyncio.to_thread(
-                prepare, task, inputs or {}, state=state, source=source, retries=retries, timeout=timeout, cache=cache
-            )
+        made = await asyncio.to_thread(
+            prepare,
+            task,
+            inputs or {},
+            state=self._state,
+            source=source,
+            retries=retries,
+            timeout=timeout,
+            cache=cache,
+            outputs=self._outputs,
         )
+        return await self.take(made)
 
     async def take(self, made: Submitted) -> str:
         """Hand in what `prepare` made, and return its job's id, once it is on the disk."""
@@ -255,9 +269,9 @@ class Engine:
 
     def _attend(self, record: Record) -> None:
         """Say, to the engine of the store, that this process drives the job. Blocks."""
-        RunDir(record.job.id, record.root).make()
-        attendance = self._attendances[record.job.id] = Attendance(record.root)
+        attendance = self._attendances[record.job.id] = Attendance(Path(self.path).parent, record.job.id)
         attendance.take()
+        RunDir(record.job.id, record.root).make()
 
     def _let_go(self) -> None:
         while self._attendances:

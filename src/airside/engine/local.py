@@ -32,7 +32,8 @@ class LocalRun:
 
     `agent` must be open already; or it finds the agent, and is opened and closed here. The job lives in `store`: a
     file, or memory only. `timeout` (seconds, for one attempt) and `retries` override the task's own; without `cache`
-    the task runs even if the store has its outputs; `source` is what finds the agent again.
+    the task runs even if the store has its outputs; `source` is what finds the agent again; `outputs` is where inputs
+    and outputs are kept, instead of the state folder.
     Raises `ConversionError` here, before anything starts, if an input is missing or does not fit.
     """
 
@@ -47,6 +48,7 @@ class LocalRun:
         cache: bool = True,
         source: Mapping[str, Any] | None = None,
         store: str | Path = MEMORY,
+        outputs: str | None = None,
         on_progress: Listener | None = None,
     ) -> None:
         self.store = str(store)
@@ -58,6 +60,7 @@ class LocalRun:
             retries=retries,
             timeout=timeout,
             cache=cache,
+            outputs=outputs,
         )
         self._drivers = OpenAgent(agent) if isinstance(agent, Agent) else agent
         self._listener = on_progress

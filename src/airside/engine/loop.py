@@ -11,13 +11,14 @@ import contextlib
 import heapq
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, Protocol
 
-from airside.engine.attendance import is_attended
+from airside.engine.attendance import forget, is_attended
 from airside.engine.calls import Order, carry_out
 from airside.engine.database import Event, Record, StoreError
 from airside.engine.job import (
@@ -63,6 +64,8 @@ class Driver:
     lane: Lane = field(default_factory=Lane)
     lost: float | None = None
     """When it was not found, in loop time, if this stands for an agent that could not be found."""
+    held: str = ""
+    """Why no job may begin with it yet: it is not known which agent it will be."""
 
 
 class Drivers(Protocol):
@@ -115,7 +118,7 @@ class Loop:
         self._store = store
         self._drivers = drivers
         self._only_own = only_own
-        self._attended: dict[str, str] = {}  # jobs that their own commands drive, and their folders
+        self._attended: set[str] = set()  # jobs that their own commands drive
         self._on_change = on_change
         self._on_failure = on_failure
         self._entries: dict[str, Entry] = {}
@@ -127,6 +130,7 @@ class Loop:
         self._own: dict[str, asyncio.Future[None]] = {}
         self._coming: set[str] = set()
         self._adopting = asyncio.Lock()
+        self._finding: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._clock: Callable[[], float] = time.time
 
@@ -165,6 +169,7 @@ class Loop:
         rest: set[asyncio.Task[Any]] = {
             task for driver in drivers for task in driver.lane.writes.running | driver.lane.reads.running
         }
+        rest |= self._finding
         rest |= {ready for ready in self._ready.values() if not ready.done()}
         for task in rest:
             task.cancel()
@@ -184,7 +189,7 @@ class Loop:
             if record.seq <= seen or record.job.id in self._own:
                 continue
             if record.attended:
-                self._attended[record.job.id] = record.root
+                self._attended.add(record.job.id)
             else:
                 await self._take(record, resumed=resumed)
         for job_id in kept:  # these were in the store when it was read, so they are not found again
@@ -198,8 +203,9 @@ class Loop:
                 await self._revisit()
 
     async def _revisit(self) -> None:
-        for job_id in await asyncio.to_thread(_let_go, dict(self._attended)) if self._attended else ():
-            del self._attended[job_id]
+        state = Path(self._store.path).parent
+        for job_id in await asyncio.to_thread(_let_go, state, tuple(self._attended)) if self._attended else ():
+            self._attended.discard(job_id)
             with contextlib.suppress(UsageError):  # it may have been over, and pruned
                 record = await self._store.read(lambda database, wanted=job_id: database.find(wanted))  # type: ignore[misc]
                 if record.job.stage is not Stage.OVER:
@@ -329,8 +335,16 @@ class Loop:
     def _order(self, entry: Entry, action: Action, job: Job) -> Order:
         record = entry.submitted
         folder = RunDir(job.id, record.root)
-        read, cached = partial(self._read, job.id), partial(self._cached, record)
-        return Order(action, job, record.task_type, folder, entry.driver.agent, read, cached)
+        return Order(
+            action=action,
+            job=job,
+            task_type=record.task_type,
+            folder=folder,
+            agent=entry.driver.agent,
+            names=record.source.get("connection") if entry.driver.agent.takes_connection else None,
+            submission=partial(self._read, job.id),
+            cached=partial(self._cached, record),
+        )
 
     async def _look_again(self, entry: Entry) -> None:
         """An agent that could not be found when a job was taken up may have come since."""
@@ -377,8 +391,21 @@ class Loop:
 
     def _due(self, entry: Entry) -> None:
         job = entry.job
+        if entry.driver.held and job.stage is Stage.WAITING:
+            finding = asyncio.create_task(self._find_again(entry))
+            self._finding.add(finding)
+            finding.add_done_callback(self._finding.discard)
+            return
         reason = entry.driver.lane.admit(job.id) if job.stage is Stage.WAITING else ""
         self.observe(job.id, Held(reason, HELD_FOR) if reason else Due())
+
+    async def _find_again(self, entry: Entry) -> None:
+        """The job waits until it is known which agent it is for."""
+        await self._look_again(entry)
+        if entry.driver.held:
+            self.observe(entry.job.id, Held(entry.driver.held, LOOK_AGAIN))
+        elif entry.job.id in self._entries:
+            self._due(entry)
 
     def _schedule(self, job: Job) -> None:
         if job.due == inf:
@@ -405,8 +432,11 @@ class Loop:
         return known.result() if known.done() else await asyncio.shield(known)
 
 
-def _let_go(attended: dict[str, str]) -> list[str]:
-    return [job_id for job_id, root in attended.items() if not is_attended(root)]
+def _let_go(state: Path, attended: Iterable[str]) -> list[str]:
+    free = [job_id for job_id in attended if not is_attended(state, job_id)]
+    for job_id in free:
+        forget(state, job_id)
+    return free
 
 
 def _is_stale(driver: Driver) -> bool:

@@ -77,6 +77,11 @@ class RemoteAgent(Agent):
         types = ", ".join(map(str, self.task_types))
         return f"RemoteAgent({self.target!r}, name={self.name!r}, task_types=[{types}])"
 
+    @property
+    def takes_connection(self) -> bool:  # type: ignore[override]  # known once the service has said what it speaks
+        """Flyte 2's services are sent connections, Flyte 1's know none."""
+        return self.family is V2
+
     async def open(self, options: Any = None) -> None:
         """Connect, and learn what the service serves. `Retry` if nothing answers, `UsageError` if it is another one."""
         del options
@@ -95,9 +100,11 @@ class RemoteAgent(Agent):
             await endpoint.close()
 
     async def create(self, task: Task, call: Call) -> bytes:
-        request = write_request(task).SerializeToString()
+        request = write_request(task)
+        if not self.takes_connection:
+            request.ClearField("connection")  # its secrets are nobody's business there
         try:
-            answer = await self._ask("create", request, call)
+            answer = await self._ask("create", request.SerializeToString(), call)
         except NotFound as exc:
             raise Fail(str(exc), code=NOT_SERVED) from exc
         meta: bytes = _parse(connector_pb2.CreateTaskResponse, answer).resource_meta
@@ -116,7 +123,9 @@ class RemoteAgent(Agent):
     async def do(self, task: Task, call: Call) -> Resource:
         if "do" not in self._spoken.methods:
             raise Fail(f"{self._connected.name} speaks Flyte 2, which has no sync calls.", code="Unimplemented")
-        header, inputs = split_header(write_request(task))
+        request = write_request(task)
+        request.ClearField("connection")  # as in `create`
+        header, inputs = split_header(request)
         messages = (frame(1, header.SerializeToString()), frame(2, inputs))
         try:
             async with aclosing(self._connected.listen(self._spoken.methods["do"], messages, call)) as answers:
@@ -183,7 +192,7 @@ class RemoteAgent(Agent):
         """A request with the task type that routes it; for Flyte 1 also in the form that engines before 1.11 used."""
         task_type = call.task_type or self._first_type()
         request.task_category.name, request.task_category.version = task_type
-        if call.connection is not None and "connection" in request.DESCRIPTOR.fields_by_name:
+        if self.takes_connection and call.connection is not None and "connection" in request.DESCRIPTOR.fields_by_name:
             request.connection.CopyFrom(write_connection(call.connection))
         data: bytes = request.SerializeToString()
         if self._spoken is V1:

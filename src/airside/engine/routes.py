@@ -58,11 +58,15 @@ class Route:
 
 
 class NoRoute(UsageError):
-    """The configuration leads nowhere for a task type. `plugin` must run it, if that is none for agents."""
+    """The configuration leads nowhere for a task type. `plugin` must run it, if that is none for agents.
 
-    def __init__(self, message: str, *, plugin: str = "") -> None:
+    With `may_come` some service has not said yet what it serves.
+    """
+
+    def __init__(self, message: str, *, plugin: str = "", may_come: bool = False) -> None:
         super().__init__(message)
         self.plugin = plugin
+        self.may_come = may_come
 
 
 def find_route(
@@ -96,7 +100,8 @@ def find_route(
     known = sorted({str(one) for listing in listings.values() for one in listing.types})
     silent = "".join(f"; {key}: {one.silent}" for key, one in listings.items() if one.silent)
     served = f"served: {', '.join(known) or 'none'}{silent}"
-    raise NoRoute(f"No agent serves task type {task_type}, and there is no default ({served}).")
+    text = f"No agent serves task type {task_type}, and there is no default ({served})."
+    raise NoRoute(text, may_come=bool(silent))
 
 
 def _pinned(
@@ -189,6 +194,9 @@ class RoutedAgents:
             assert route is not None  # noqa: S101 - only the agent for containers needs none
             agent = _agent_of(route, record.task_type)
             await agent.open(None)
+        except NoRoute as exc:
+            now = asyncio.get_running_loop().time()
+            return Driver(MissingAgent(told(exc)), lost=now, held=told(exc) if exc.may_come else "")
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is for those who wait for the job
             return Driver(MissingAgent(told(exc)), lost=asyncio.get_running_loop().time())
         self._agents.append(agent)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airside.model import UsageError
+from airside.wire.storage import OBJECT_STORES
 
 VARIABLE = "AIRSIDE_STATE"
 
@@ -29,11 +30,18 @@ class RunDir:
         """The URI of the serialised inputs."""
         return f"{self.root}/inputs.pb"
 
+    @property
+    def template(self) -> str:
+        """The URI of the serialised template."""
+        return f"{self.root}/task.pb"
+
     def make(self) -> None:
-        """Make the folder. Blocks. Raises `UsageError` if it cannot be written."""
+        """Make the folder, unless it is in an object store. Blocks. Raises `UsageError` if it cannot be written."""
+        if not self.root.startswith("/"):
+            return
         root = Path(self.root)
         try:
-            root.mkdir(parents=True, mode=0o700)  # inputs may be private
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
         except OSError as exc:
             raise UsageError(
                 f"{root.parent} cannot be written ({exc.strerror}); set {VARIABLE} to another folder."
@@ -56,7 +64,21 @@ def state_dir(env: Mapping[str, str] = os.environ) -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "airside"
 
 
-def new_run(state: Path | None = None) -> RunDir:
-    """The folder of a new run, whose id is random. It is not made yet."""
+def new_run(state: Path | None = None, outputs: str | None = None) -> RunDir:
+    """The folder of a new run, whose id is random: under `outputs`, a path or a URI, or else in the state folder.
+
+    It is not made yet. Raises `UsageError` for a URI of no store that is known.
+
+    >>> new_run(outputs="s3://bucket/runs/").root.rpartition("/")[0]
+    's3://bucket/runs'
+    """
     run_id = secrets.token_hex(8)
-    return RunDir(run_id, str((state or state_dir()) / "runs" / run_id))
+    if outputs is None:
+        return RunDir(run_id, str((state or state_dir()) / "runs" / run_id))
+    scheme, separator, rest = outputs.partition("://")
+    if not separator:
+        return RunDir(run_id, str(Path(outputs).expanduser().absolute() / run_id))
+    if scheme.lower() not in OBJECT_STORES or not rest.strip("/"):
+        known = ", ".join(f"{name}://BUCKET/PATH" for name in OBJECT_STORES)
+        raise UsageError(f"{outputs} is no place for outputs: write a folder, or one of {known}.")
+    return RunDir(run_id, f"{outputs.rstrip('/')}/{run_id}")

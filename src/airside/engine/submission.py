@@ -9,7 +9,7 @@ from flyteidl2.core.tasks_pb2 import TaskTemplate as TaskMessage
 
 from airside.engine.arguments import render
 from airside.engine.rundir import RunDir
-from airside.model import Execution, Task, TaskTemplate
+from airside.model import Connection, Execution, Task, TaskTemplate
 from airside.wire import storage
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.template import create_request, key_of, read_interface, read_request, write_template
@@ -50,7 +50,12 @@ class Submission:
         data: bytes = self._message.SerializeToString()
         return data
 
-    def task(self, folder: RunDir, attempt: int) -> Task:
+    @property
+    def uses_template_file(self) -> bool:
+        """True if the container's arguments name the file with the template."""
+        return any("tasktemplatepath" in argument.lower() for argument in self._message.container.args)
+
+    def task(self, folder: RunDir, attempt: int, connection: Connection | None = None) -> Task:
         """The task of an attempt (counted from 0), as an agent behind a service would receive it. Blocks.
 
         A container's arguments are filled in; raises `Fail` if they use what nothing fills in.
@@ -70,7 +75,7 @@ class Submission:
             node_id=whose.name,
             attempt=attempt,
         )
-        request = create_request(message, self.inputs, prefix, execution)
+        request = create_request(message, self.inputs, prefix, execution, connection)
         return read_request(request, key=key_of(request))
 
 
@@ -86,6 +91,7 @@ def _paths(folder: RunDir, attempt: int) -> dict[str, str]:
         "inputprefix": folder.root,
         "outputprefix": prefix,
         "rawoutputdataprefix": f"{prefix}/raw",
+        "tasktemplatepath": folder.template,
         "perretryuniquekey": f"{folder.run_id}-{attempt}",
         "namespace": "",
         "prevcheckpointprefix": '""' if attempt == 0 else f"{folder.output_prefix(attempt - 1)}/checkpoint",

@@ -56,6 +56,8 @@ class Agent:
     options_type: type[Any] | None = None
     joins_creates: bool = False
     """True if creating the same attempt again finds the job of the first create, as an agent service does."""
+    takes_connection: bool = False
+    """True if the engine is to look up the secrets that a task's config names and pass them on, as Flyte 2 does."""
 
     async def open(self, options: Any) -> None:
         """Get ready: called once per process, before any other method."""
