@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.agents import bigquery_answers as answers
-from airside.agents.bigquery_clients import Clients
+from airside.agents.bigquery_clients import Clients, account_of
 from airside.agents.bigquery_parameters import parse_type
 from airside.agents.bigquery_request import Defaults, Request, to_request
 from airside.agents.json_values import kind_of
@@ -23,7 +23,6 @@ from airside.model import (
     ConversionError,
     Fail,
     LogLink,
-    MissingExtra,
     NotFound,
     Phase,
     Resource,
@@ -34,6 +33,7 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
 from airside.sdk.secrets import secret
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class BigQueryAgent(AsyncAgent[Query]):
 
     name = "bigquery"
     task_type = _TYPE
+    requires = MappingProxyType({"google.cloud.bigquery": "bigquery"})
     poll_interval = 5.0
     create_is_idempotent = True  # BigQuery refuses a second job of the same id
 
@@ -177,8 +178,8 @@ class BigQueryAgent(AsyncAgent[Query]):
                 raise ValueError("maximum_bytes_billed is a number from 0, max_rows one from 1")
 
     def open(self, options: Options) -> None:
-        if find_spec("google.cloud") is None or find_spec("google.cloud.bigquery") is None:
-            raise MissingExtra("bigquery", "The bigquery agent")
+        if (missing := missing_extra(self)) is not None:
+            raise missing
         self._options = options
         self._defaults = Defaults(
             project=options.project,
@@ -195,6 +196,21 @@ class BigQueryAgent(AsyncAgent[Query]):
 
     def close(self) -> None:
         self._clients.close()
+
+    def check_credentials(self) -> str:
+        """Whose credentials there are for tasks that bring none."""
+        return self._ask(Call(), account_of, creating=True)
+
+    def probe(self) -> str:
+        """Ask BigQuery for a project."""
+
+        def look(client: Client) -> str:
+            projects = list(client.list_projects(max_results=1, retry=None, timeout=self.call_timeout))
+            return (
+                f"BigQuery answers, and shows the project {projects[0].project_id}" if projects else "BigQuery answers"
+            )
+
+        return self._ask(Call(), look)
 
     def create(self, task: Task) -> Query:
         request, estimate = self._request_of(task), None

@@ -111,6 +111,14 @@ class Clients:
         return _load(info, str(kind), where), str(info.get("project_id") or "")
 
 
+def account_of(client: Client) -> str:
+    """Whom a client speaks for, in words."""
+    credentials: Any = client._credentials
+    who = getattr(credentials, "service_account_email", "") or getattr(credentials, "account", "")
+    kind = type(credentials).__name__
+    return "none, for an emulator" if kind == "AnonymousCredentials" else str(who or f"of type {kind}")
+
+
 def _secret_of(connection: Connection | None) -> str:
     return connection.secrets.get(SECRET, "") if connection is not None else ""
 

@@ -10,7 +10,10 @@ import click
 
 from airside.cli.endpoint import EndpointOptions, endpoint_flags, read_endpoint
 from airside.cli.exits import Exit
+from airside.cli.readiness import Readiness, is_built_in, look
 from airside.cli.registry import has_host_access, load_registry
+from airside.cli.settings import load_settings
+from airside.model import UsageError
 from airside.sdk.registry import Registration
 
 
@@ -31,22 +34,43 @@ class Row:
 @click.option("--endpoint", metavar="HOST:PORT", help="Ask the agent service at this address.")
 @endpoint_flags
 @click.option("--modules", "-m", multiple=True, metavar="MODULE", help="Import a module that registers agents.")
+@click.option("--all", "all_of_them", is_flag=True, help="List the built-in agents, and whether each is ready here.")
+@click.option("--probe", is_flag=True, help="With --all: ask each agent's backend, too.")
+@click.option("--settings", metavar="FILE", help="With --all: the settings file. [default: airside.toml]")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a plugin cannot be loaded.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json: bool, **access: Any) -> int:
+def agents(
+    endpoint: str | None,
+    modules: tuple[str, ...],
+    all_of_them: bool,
+    probe: bool,
+    settings: str | None,
+    strict: bool,
+    as_json: bool,
+    **access: Any,
+) -> int:
     """List the agents that are installed, or those of a service.
 
     ONCE says how an agent keeps one attempt to one job: by its backend's own token, by finding the job again
     (find), or only within one process. HOST is yes for agents with access to the machine they run on; a service
     serves them only when named with --enable.
 
+    With --all: every agent that is part of Airside, the extra that brings its library, and whether it could be
+    served here: library, settings and credentials are there, and with --probe its backend answers.
+
     \b
     Examples:
       airside agents
+      airside agents --all --probe
       airside agents --endpoint localhost:8000 --json
 
-    Exit codes: 0 listed (also if a plugin is broken), 1 broken plugins with --strict, 3 nothing answers.
+    Exit codes: 0 listed (also if a plugin is broken), 1 broken plugins (with --all: agents that are not ready) and
+    --strict, 3 nothing answers.
     """
+    if all_of_them or probe:
+        if endpoint:
+            raise UsageError("--all and --probe look at the agents that are installed here; leave out --endpoint.")
+        return _list_built_in(settings, modules, probe=probe, strict=strict, as_json=as_json)
     at = read_endpoint(endpoint, access)
     if endpoint:
         rows, broken = _served(endpoint, at), list[tuple[str, str]]()
@@ -62,6 +86,36 @@ def agents(endpoint: str | None, modules: tuple[str, ...], strict: bool, as_json
     else:
         _print(rows, broken)
     return Exit.FAILED if strict and broken else Exit.OK
+
+
+def _list_built_in(file: str | None, modules: Sequence[str], *, probe: bool, strict: bool, as_json: bool) -> int:
+    entries = [entry for entry in load_registry(modules) if is_built_in(entry)]
+    found = look(entries, load_settings(file), probe=probe)
+    if as_json:
+        from airside.cli.main import echo_json
+
+        listed = [
+            {**asdict(_row(entry)), **asdict(one), "ready": one.is_ready}
+            for entry, one in zip(entries, found, strict=True)
+        ]
+        echo_json({"agents": listed})
+    else:
+        _print_readiness([_row(entry) for entry in entries], found)
+    return Exit.FAILED if strict and not all(one.is_ready for one in found) else Exit.OK
+
+
+def _print_readiness(rows: Sequence[Row], found: Sequence[Readiness]) -> None:
+    cells = [("NAME", "TASK TYPES", "EXTRA", "ONCE", "READY", "CREDENTIALS")]
+    for row, one in zip(rows, found, strict=True):
+        ready = "yes" if one.is_ready else "no"
+        types = ", ".join(row.task_types)
+        cells.append((row.name, types, one.extra or "-", row.once, ready, one.credentials or "-"))
+    _print_table(cells)
+    for one in found:
+        if one.endpoint:
+            click.echo(f"{one.name}: {one.endpoint}")
+        if one.problem:
+            click.echo(f"not ready: {one.name}: {one.problem}", err=True)
 
 
 def once_of(agent: Any) -> str:
@@ -116,10 +170,8 @@ def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
     cells = [
         (row.name, ", ".join(row.task_types), row.kind, row.once, host[row.host_access], row.source) for row in rows
     ]
-    widths = [max(len(line[column]) for line in (heads, *cells)) for column in range(len(heads))]
     if cells:
-        for line in (heads, *cells):
-            click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        _print_table([heads, *cells])
     else:
         click.echo("No agents.")
     for row in rows:
@@ -127,3 +179,9 @@ def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
             click.echo(f"not usable: {row.name}: {row.missing}", err=True)
     for source, error in broken:
         click.echo(f"broken: {source}: {error}", err=True)
+
+
+def _print_table(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -65,9 +65,16 @@ def missing_extra(agent: object) -> MissingExtra | None:
     """
     requires: Mapping[str, str] = getattr(agent, "requires", {})
     for module, extra in requires.items():
-        if find_spec(module) is None:
+        if not _is_there(module):
             return MissingExtra(extra, f"The {name_of(agent)} agent")
     return None
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that would hold it
+        return False
 
 
 def settings_of(agent: object) -> AgentSettings:

@@ -1,0 +1,73 @@
+"""The page that says what each agent can do says what the code does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from airside.cli.agents import once_of
+from airside.cli.readiness import is_built_in
+from airside.cli.registry import load_registry
+from airside.sdk.agent import SyncAgent
+from airside.sdk.registry import Registration
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "agents" / "index.md"
+METHODS = {"find": "find", "batch get": "get_many", "cancel": "delete", "logs": "logs", "metrics": "metrics"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> Mapping[str, Mapping[str, str]]:
+    """The matrix: the cells of each agent by the head of their column."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    heads, _, *rest = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    named = (dict(zip(heads, cells, strict=True)) for cells in rest)
+    return {re.sub(r"\[(\w+)\]\(.*\)", r"\1", row["agent"]): row for row in named}
+
+
+@pytest.fixture(scope="module")
+def entries() -> Mapping[str, Registration]:
+    return {entry.name: entry for entry in load_registry() if is_built_in(entry)}
+
+
+def test_every_agent_has_its_row_and_no_row_is_without_one(
+    rows: Mapping[str, Mapping[str, str]], entries: Mapping[str, Registration]
+) -> None:
+    assert list(rows) == sorted(entries)
+
+
+def test_the_page_says_what_each_agent_can_do(
+    rows: Mapping[str, Mapping[str, str]], entries: Mapping[str, Registration]
+) -> None:
+    said = {name: {head: row[head] for head in ("task types", *METHODS)} for name, row in rows.items()}
+    done = {
+        agent: {
+            "task types": ", ".join(f"`{task_type}`" for task_type in entry.task_types),
+            **{head: "yes" if callable(getattr(entry.agent, name, None)) else "no" for head, name in METHODS.items()},
+        }
+        for agent, entry in entries.items()
+    }
+    assert said == done
+
+
+def test_how_an_agent_keeps_to_one_job_is_proven_by_a_test(
+    rows: Mapping[str, Mapping[str, str]], entries: Mapping[str, Registration]
+) -> None:
+    for name, row in rows.items():
+        cell, agent = row["one job per attempt"], entries[name].agent
+        if isinstance(agent, SyncAgent):
+            assert cell == "sync", name
+            continue
+        how, _, proof = cell.partition(", ")
+        assert how == once_of(agent), name
+        if how != "process":
+            link = re.fullmatch(r'\[proof\]\((.*) "(\w+)"\)', proof)
+            assert link is not None, name
+            assert f"def {link[2]}(" in (PAGE.parent / link[1]).read_text(), f"{name}: its proof is not there"
+
+
+def test_nothing_is_left_out(rows: Mapping[str, Mapping[str, str]]) -> None:
+    assert all(cell for row in rows.values() for cell in row.values())
