@@ -127,7 +127,7 @@ def test_one_that_does_not_start_is_shown_and_the_others_are_served(folder: Path
     [
         ("[isolate.echo]\npyton = 'x'", "airside.toml: isolate.echo.pyton: unknown key (known: python, modules, env)"),
         ("[isolate.echo]\npython = '/none'", "isolate.echo: /none cannot be run: No such file or directory."),
-        ("[isolate.ecko]", "has no such agent (it has: duckdb_query, "),
+        ("[isolate.ecko]", "has no such agent (it has: "),
         ("[isolate.echo]\n[agents.echo]\nx = 1", "agents.echo: this agent has no options, but x is set"),
         (
             "[isolate.mine]\nmodules = ['mine']\n[agents.Mine]\nx = 1",
