@@ -45,7 +45,7 @@ class Commands:
         self._login = login
         place = shlex.quote(folder) if folder else '"${XDG_STATE_HOME:-$HOME/.local/state}/airside/slurm"'
         path = f"PATH={shlex.quote(bin_dir)}:$PATH; export PATH\n" if bin_dir else ""
-        self._begin = f"LC_ALL=C; export LC_ALL\n{path}place={place}\n"
+        self._begin = f"{path}place={place}\n"
 
     async def submit(self, submission: Submission) -> str:
         """The id of the job of this key. It is made unless it is there: one create at a time, under a lock.
@@ -110,7 +110,8 @@ class Commands:
         answer = await self._run(f"sacct -X -n -P -j {number} -o JobID,JobIDRaw,User,NodeList,JobName,WorkDir")
         if answer.status or not answer.out.strip():
             raise NotFound(f"Slurm on {self._login.host} has forgotten job {number} and where it wrote.")
-        return [_from_accounting(line, configured) for line in answer.out.splitlines()]
+        files = [_from_accounting(line, configured) for line in answer.out.splitlines()]
+        return [file for file in files if file.path.startswith("/")]
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
         """A piece of a file on the cluster; nothing if there is no such file (yet)."""
@@ -150,7 +151,7 @@ def _submit_script(submission: Submission) -> str:
     """Look for the key and submit, under a lock of the cluster."""
     key = shlex.quote(submission.key)
     lines = [
-        "umask 077",
+        "given=$(umask); umask 077",
         f'mkdir -p "$place/jobs" "$place/locks" || exit {_CANNOT_WRITE}',
         f'exec 9>"$place/locks/{submission.key[:2]}" || exit {_CANNOT_WRITE}',
         f"if command -v flock >/dev/null; then flock -w {_LOCK_SECONDS} 9 || exit {_BUSY}; fi",
@@ -165,6 +166,7 @@ def _submit_script(submission: Submission) -> str:
     for name, value in submission.env.items():
         if re.fullmatch(r"[A-Za-z_]\w*", name):
             lines.append(f"{name}={shlex.quote(value)}; export {name}")
+    lines.append('umask "$given"')  # the job inherits it
     words = shlex.join(sbatch_words(submission))
     args = shlex.join(submission.args)
     if submission.path:
@@ -274,7 +276,7 @@ def _from_accounting(line: str, configured: str) -> LogFile:
     }
     pattern = configured or ("slurm-%A_%a.out" if task else "slurm-%j.out")
     path = _PATTERN.sub(lambda match: values[match[2]].rjust(int(match[1] or 0), "0"), pattern)
-    return LogFile(task, path if path.startswith("/") else f"{folder}/{path}")
+    return LogFile(task, path if path.startswith("/") or not folder else f"{folder}/{path}")
 
 
 def _numbers(ids: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ _TABLE: tuple[tuple[str, str], ...] = (
     ("unable to connect to database", "system"),
     ("munge", "system"),
     ("no space left on device", "system"),
+    ("required node not available", "system"),
+    ("required partition not available", "system"),
     ("temporarily unable to accept job", "quota"),
     ("job violates accounting/qos policy", "quota"),
     ("submitjob", "quota"),

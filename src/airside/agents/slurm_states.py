@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,7 @@ def summarise(rows: Sequence[Row]) -> Resource:
     >>> summarise([done, Row(job_id="7", task="1", state="FAILED", status=1)]).message
     '1 of 2 tasks failed: task 1 FAILED: exited with 1'
     """
+    rows = sorted(rows, key=lambda row: _first(row.task))
     info = _facts(rows)
     if len(rows) == 1 and not rows[0].task:
         [row] = rows
@@ -214,6 +216,11 @@ def _size(task: str) -> int:
         else:
             size += 1
     return size
+
+
+def _first(task: str) -> int:
+    digits = re.match(r"\[?(\d+)", task)
+    return int(digits[1]) if digits else 0
 
 
 def _facts(rows: Sequence[Row]) -> Mapping[str, Any]:

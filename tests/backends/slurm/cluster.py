@@ -1,13 +1,14 @@
 """A real Slurm cluster of one node, in processes of this test that end with it.
 
-The daemons see a `/run` of their own (a mount namespace), and the node's jobs are in a process namespace of their own,
-so nothing is shared with a Slurm that this machine may have, and nothing outlives the test.
+The daemons see a `/run` and a home of their own (a mount namespace), and the node's jobs are in a process namespace of
+their own, so nothing is shared with a Slurm that this machine may have, and nothing outlives the test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -113,7 +114,7 @@ class Cluster:
 
     def up(self) -> None:
         self.folder.chmod(0o755)
-        for name in ("run/munge", "run/sshd", "state", "spool", "db", "work", "xdg"):
+        for name in ("run/munge", "run/sshd", "home", "state", "spool", "db", "work", "xdg"):
             (self.folder / name).mkdir(parents=True)
         self.ports = {name: self.free_port() for name in ("ctld", "slurmd", "dbd", "mysql", "rest", "ssh")}
         places: Mapping[str, Any] = {"folder": self.folder, "min_job_age": self.min_job_age, **self.ports}
@@ -155,8 +156,16 @@ class Cluster:
         self.start_controller()
         self._daemon("slurmd", "-D", "-N", "localhost", own_processes=True, ready=self.is_idle)
 
-    def start_controller(self) -> None:
-        self._daemon("slurmctld", "-D", ready=lambda: self.succeeds("scontrol", "ping"))
+    def start_controller(self, *arguments: str) -> None:
+        self._daemon("slurmctld", "-D", *arguments, ready=lambda: self.succeeds("scontrol", "ping"))
+
+    def forget_jobs(self) -> None:
+        """Have the controller forget every job, as it does five minutes after a job's end."""
+        self.stop("slurmctld")
+        shutil.rmtree(self.folder / "state")
+        (self.folder / "state").mkdir()
+        self.start_controller("-c")
+        self.daemons["slurmctld"].wait_for(self.is_idle)
 
     def _start_ssh(self) -> None:
         for name in ("host_key", "other_host_key", "client_key", "wrong_key"):
@@ -238,7 +247,8 @@ class Cluster:
     def _inside(self, argv: Sequence[str], *, own_processes: bool = False) -> list[str]:
         """The command in the cluster's view of this machine."""
         apart = ("--pid", "--fork", "--kill-child", "--mount-proc") if own_processes else ()
-        enter = f'mount --bind {self.folder}/run /run && exec "$@"'
+        home = pwd.getpwuid(0).pw_dir  # an empty one: what its .bashrc does is no part of the test
+        enter = f'mount --bind {self.folder}/run /run && mount --bind {self.folder}/home {home} && exec "$@"'
         return ["unshare", "--mount", *apart, "sh", "-c", enter, "sh", *argv]
 
     def _write(self, name: str, content: bytes, mode: int) -> None:

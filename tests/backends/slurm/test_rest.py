@@ -1,0 +1,134 @@
+"""The slurm agent over slurmrestd, against a real cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import pytest
+
+from airside import kwtypes
+from airside.agents.slurm import SlurmAgent
+from airside.model import Call, Connection, Fail, Phase
+from airside.sdk.adapt import adapt
+from airside.sdk.options import read_options
+from airside.testing import harness
+
+Wire = Literal["v1", "v2"]
+Options = Mapping[str, Any]
+ShellTask = Callable[..., Any]
+
+pytestmark = pytest.mark.may_block
+
+
+class Slurm(SlurmAgent):
+    """The same, asked more often than a cluster of many users should be."""
+
+    poll_interval = 0.2
+
+
+async def test_a_script_runs_and_its_failure_is_told(wire: Wire, rest_options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), wire=wire, options=rest_options) as h:
+        job = await h.create(task=shell_task("true", sbatch={"time": "1:30", "job-name": "good"}))
+        good = await h.finish(job, timeout=60)
+        assert (good.phase, good.message) == (Phase.SUCCEEDED, "COMPLETED")
+        assert good.info is not None
+        assert good.info["nodes"] == "localhost"
+        bad = await h.create(
+            task=shell_task('exit "{inputs.status}"', inputs=kwtypes(status=int)), inputs={"status": 7}
+        )
+        resource = await h.finish(bad, timeout=60)
+        assert (resource.phase, resource.message) == (Phase.RETRYABLE_FAILED, "FAILED: exited with 7")
+
+
+async def test_an_array_is_summed_up_and_cancelled(rest_options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), options=rest_options) as h:
+        array = await h.create(task=shell_task('exit "$SLURM_ARRAY_TASK_ID"', sbatch={"array": "0-2"}))
+        resource = await h.finish(array, timeout=90)
+        assert resource.message == "2 of 3 tasks failed: task 1 FAILED: exited with 1; task 2 FAILED: exited with 2"
+        long = await h.create(task=shell_task("sleep 600"))
+        await h.delete(long)
+        assert (await h.finish(long, timeout=60)).phase.is_failure
+
+
+async def test_a_repeated_create_finds_the_job(
+    rest_options: Options, shell_task: ShellTask, jobs_of: Callable[[str], list[str]]
+) -> None:
+    async with harness(SlurmAgent, process=True, options=rest_options) as h:
+        job = await h.create(task=shell_task("sleep 1"))
+        await h.restart(kill=True)
+        again = await h.create(task=shell_task("sleep 1"), output_prefix=job.output_prefix)
+        assert len(jobs_of(job.task.key)) == 1
+        assert (await h.finish(again, timeout=60)).phase is Phase.SUCCEEDED
+
+
+async def test_many_jobs_are_asked_for_at_once(rest_options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), options=rest_options) as h:
+        jobs = [await h.create(task=shell_task(f"exit {number % 2}")) for number in range(5)]
+        for job in jobs:
+            await h.finish(job, timeout=60)
+        author = Slurm()
+        agent = adapt(author)
+        await agent.open(read_options(agent.options_type, rest_options, "agents.slurm"))
+        try:
+            metas = [await agent.find(job.task, job.task.key, Call()) for job in jobs]
+            asked: list[str] = []
+            author._http.event_hooks = {"request": [_noting(asked)], "response": []}
+            told = await agent.get_many(metas, Call())
+        finally:
+            await agent.close()
+        assert [getattr(one, "phase", None) for one in told] == [
+            Phase.SUCCEEDED, Phase.RETRYABLE_FAILED, Phase.SUCCEEDED, Phase.RETRYABLE_FAILED, Phase.SUCCEEDED,
+        ]  # fmt: skip
+        assert asked == ["/slurm/v0.0.38/jobs"]
+
+
+@pytest.mark.parametrize(
+    ("sbatch", "words"),
+    [
+        ({"partition": "nope"}, "Invalid partition name"),
+        ({"gpu-bind": "none"}, "over slurmrestd there is no such option"),
+        ({"time": "soon"}, "cannot be read"),
+    ],
+)
+async def test_what_cannot_work_fails_for_good(
+    sbatch: Mapping[str, str], words: str, rest_options: Options, shell_task: ShellTask
+) -> None:
+    async with harness(SlurmAgent(), options=rest_options) as h:
+        resource = await h.finish(await h.create(task=shell_task("true", sbatch=sbatch)))
+    assert resource.phase is Phase.FAILED
+    assert words in resource.message
+
+
+async def test_the_token_goes_nowhere_else_and_shows_nowhere(
+    rest_options: Options, shell_task: ShellTask, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = {"rest_config": {"url": "https://slurm.example.net"}}
+    async with harness(Slurm(), options=rest_options) as h:
+        refused = await h.finish(await h.create(task=shell_task("true", config=stranger)))
+        assert (refused.phase, refused.code) == (Phase.FAILED, "HostNotAllowed")
+        job = await h.create(task=shell_task("true"))
+        assert (await h.finish(job, timeout=60)).phase is Phase.SUCCEEDED
+        token = cluster.token()
+        mine = await h.create(task=shell_task("true"), connection=Connection("mine", {"jwt": token}))
+        assert (await h.finish(mine, timeout=60)).phase is Phase.SUCCEEDED
+        assert token not in h.log
+        assert token.encode() not in mine.handle
+    monkeypatch.delenv("_FSEC_SLURM_JWT")
+    async with harness(Slurm(), options=rest_options) as h:
+        without = await h.finish(await h.create(task=shell_task("true")))
+        assert (without.code, without.phase) == ("Forbidden", Phase.FAILED)
+
+
+async def test_there_is_no_log_over_rest(rest_options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), options=rest_options) as h:
+        job = await h.create(task=shell_task("true"))
+        with pytest.raises(Fail, match="no access to the files"):
+            [line async for line in h.logs(job)]
+
+
+def _noting(asked: list[str]) -> Callable[[Any], Any]:
+    async def note(request: Any) -> None:
+        asked.append(request.url.path)
+
+    return note
