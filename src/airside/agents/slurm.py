@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from airside.agents.json_values import Kind, from_json
@@ -37,7 +38,6 @@ from airside.model import (
     File,
     LogLine,
     LogLink,
-    MissingExtra,
     NotFound,
     OutputsAt,
     Phase,
@@ -46,6 +46,7 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList, normal
 from airside.sdk.secrets import secret
 
@@ -96,6 +97,7 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
     name = "slurm"
     task_types = ("slurm", "slurm_fn")
     poll_interval = 5.0
+    requires = MappingProxyType({"asyncssh": "slurm", "httpx2": "slurm"})
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Options:
@@ -139,18 +141,40 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
                 raise ValueError("job_url must have {job_id} in it")
 
     def open(self, options: Options) -> None:
+        if (missing := missing_extra(self)) is not None:
+            raise missing
         self._options = options
         self._hosts = HostAllowList(options.allowed_hosts)
         self._pool = SshPool(options.known_hosts, options.ssh_config_file, timeout=options.command_timeout)
-        try:
-            import httpx2
-        except ImportError:
-            raise MissingExtra("slurm", "The slurm agent") from None
+        import httpx2
+
         self._http = httpx2.AsyncClient(trust_env=False, timeout=options.command_timeout)
 
     async def close(self) -> None:
         await self._pool.close()
         await self._http.aclose()
+
+    async def check_credentials(self) -> str:
+        """Which credentials there are for tasks that bring none."""
+        options = self._options
+        if not self._hosts:
+            raise UsageError("no host may be used: set allowed_hosts")
+        if options.rest_url and not options.host:
+            if not await _read_secret(_TOKEN_SECRET):
+                raise UsageError(f"the secret {_TOKEN_SECRET} is missing")
+            return f"the secret {_TOKEN_SECRET}"
+        if options.client_keys:
+            return ", ".join(options.client_keys)
+        return f"the secret {_KEY_SECRET}" if await _read_secret(_KEY_SECRET) else "the keys of the service's own SSH"
+
+    async def probe(self) -> str:
+        """Ask the cluster of tasks that name none for no jobs."""
+        options = self._options
+        if not options.host and not options.rest_url:
+            return "no cluster is set"
+        place = _Place(options.host, options.port, options.username, "" if options.host else options.rest_url, ())
+        await (await self._cluster(place, None)).find("probe")
+        return f"Slurm answers at {options.host or options.rest_url}"
 
     async def create(self, task: Task) -> SlurmJob:
         submission = read_submission(task)

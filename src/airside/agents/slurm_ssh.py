@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airside.model import Fail, MissingExtra, Retry, UsageError
+from airside.model import Fail, Retry, UsageError
 from airside.model.redaction import redact
 
 if TYPE_CHECKING:
@@ -53,14 +53,11 @@ class SshPool:
     """Runs shell scripts on login nodes.
 
     Host keys are verified against `known_hosts`, a file, or `~/.ssh/known_hosts`. `config` is an OpenSSH client
-    configuration, or empty. Raises `UsageError` for a file that is not there, `MissingExtra` without the library.
+    configuration, or empty. Raises `UsageError` for a file that is not there.
     """
 
     def __init__(self, known_hosts: str, config: str, *, timeout: float) -> None:
-        try:
-            import_module("asyncssh")  # here, on a thread: it takes a while
-        except ImportError:
-            raise MissingExtra("slurm", "The slurm agent") from None
+        import_module("asyncssh")  # here, on a thread: it takes a while
         self._known_hosts = _file(known_hosts, "known_hosts")
         self._config = _file(config, "ssh_config_file")
         self._timeout = timeout
