@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -79,7 +80,7 @@ class Handle:
     message: str = ""
     result: bytes = b""
     request: bytes = b""
-    key_id: str = ""
+    key_id: str = field(default="", compare=False)
     """The key that signed the handle, as far as this process could read it."""
 
 
@@ -154,7 +155,7 @@ def unseal(data: bytes, keys: SigningKeys = UNSIGNED) -> Handle:
 
 def _read(body: Mapping[int, Any]) -> Handle:
     return Handle(
-        task_type=TaskType(str(body[_TYPE]), int(body.get(_VERSION, 0))),
+        task_type=_task_type(str(body[_TYPE]), int(body.get(_VERSION, 0))),
         key=body.get(_KEY, ""),
         kind=Kind(body.get(_KIND, 0)),
         output_prefix=body.get(_PREFIX, ""),
@@ -168,6 +169,12 @@ def _read(body: Mapping[int, Any]) -> Handle:
         request=body.get(_REQUEST, b""),
         key_id=body.get(_KEY_ID, ""),
     )
+
+
+@lru_cache(maxsize=1024)
+def _task_type(name: str, version: int) -> TaskType:
+    """One object for all handles of a task type."""
+    return TaskType(name, version)
 
 
 def _verify(mac: bytes, body: Mapping[int, Any], version: int, packed: bytes, keys: SigningKeys) -> None:

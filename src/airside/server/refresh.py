@@ -33,6 +33,8 @@ BATCH = 100
 """Jobs in one call of `get_many`."""
 OVERDUE = 5.0
 """Seconds beyond the agent's `call_timeout` after which a refresh is given up: its agent ignores the timeout."""
+PACE = 0.01
+"""Seconds between two batches that nobody waits for."""
 GATHER = 0.02
 """Seconds to wait for more jobs before a batch goes out that somebody waits for."""
 
@@ -253,22 +255,32 @@ class Refresher:
     def _begin_round(self, group: Group) -> None:
         """Send out everything that is due: the jobs somebody waits for, and those not refreshed for an interval."""
         now, interval = time.monotonic(), group.key[0].settings.poll_interval
-        stale = [
-            job
-            for job in group.jobs
-            if self.by_itself
-            and job.refresh is None
-            and job.retry_at <= now
-            and now - job.fresh_at >= max(0.5 * interval, job.poll_after)
-        ]
-        for job in stale:
-            job.refresh = asyncio.get_running_loop().create_future()
+        stale = [job for job in group.jobs if _is_stale(job, now, interval)] if self.by_itself else []
         due = [*group.waiting, *stale]
+        urgent = -(-len(group.waiting) // BATCH) * BATCH  # batches that somebody waits for, filled up with others
         group.waiting.clear()
-        for batch in _batches(due):
-            self._spawn(self._refresh_many(group, batch))
+        for batch in _batches(due[:urgent]):
+            self._send_out(group, batch)
+        if len(due) > urgent:
+            self._spawn(self._send_out_slowly(group, due[urgent:], interval))
         if group.jobs:
             self._rounds.plan(group, now + interval)
+
+    def _send_out(self, group: Group, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.refresh is None:
+                job.refresh = asyncio.get_running_loop().create_future()
+        self._spawn(self._refresh_many(group, jobs))
+
+    async def _send_out_slowly(self, group: Group, jobs: list[Job], interval: float) -> None:
+        """Batches that nobody waits for, one after the other: all their answers at once would hold up the loop."""
+        pause = min(PACE, 0.5 * interval * BATCH / len(jobs))
+        for batch in _batches(jobs):
+            now = time.monotonic()
+            due = [job for job in batch if job.group is group and _is_stale(job, now, interval)]
+            if due:
+                self._send_out(group, due)
+            await asyncio.sleep(pause)
 
     async def _refresh_many(self, group: Group, jobs: list[Job]) -> None:
         agent, began = group.key[0], time.monotonic()
@@ -334,6 +346,13 @@ def _end(job: Job) -> None:
 
 def _is_batched(job: Job) -> bool:
     return "get_many" in job.agent.supports
+
+
+def _is_stale(job: Job, now: float, interval: float) -> bool:
+    """True if a job is to go along with the next batch of its group."""
+    if job.refresh is not None or job.retry_at > now:
+        return False
+    return now - job.fresh_at >= max(0.5 * interval, job.poll_after)
 
 
 def _group_of(job: Job) -> tuple[Agent, int]:

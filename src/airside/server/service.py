@@ -171,6 +171,9 @@ class Service:
         job = self.watch.known(identity)
         if job is not None:  # another ask was quicker
             return job
+        entry = self.ledger.get(handle.key)
+        if entry is not None and entry.answer == identity:
+            identity, handle.key = entry.answer, entry.key  # the same bytes, once in memory
         job = self.watch.job(identity, handle, agent, self._call(handle, connection, None), links)
         if handle.kind is Kind.FAILED:
             await self.watch.record(job, Resource(Phase.FAILED, message=handle.message, code=handle.code))

@@ -100,7 +100,10 @@ class Watch:
         """Take `resource` for the truth about a job from now on, unless the job is known to be over."""
         if job.is_over and job.answer:
             return
-        settled, answer = await self._serialise(job, linked(job, resource))
+        resource = linked(job, resource)
+        if job.answer and _is_plain(resource) and resource == job.resource:
+            return  # what is told already is true still
+        settled, answer = await self._serialise(job, resource)
         if not (job.is_over and job.answer):  # it may have ended meanwhile
             self.settle(job, settled, answer)
 
@@ -109,7 +112,8 @@ class Watch:
         if not job.is_dropped:
             self._bytes += len(answer) - len(job.answer)
         job.answer = answer
-        job.resource = replace(resource, outputs=None)  # they are in the answer
+        # The outputs are in the answer.
+        job.resource = resource if resource.outputs is None else replace(resource, outputs=None)
         while self._bytes > MAX_BYTES and len(self._jobs) > 1:
             self._drop(next(iter(self._jobs.values())))
 
@@ -184,6 +188,11 @@ class Watch:
                         return
                     if not self._refresher.by_itself:
                         return
+
+
+def _is_plain(resource: Resource) -> bool:
+    """True if a resource is nothing but a phase and texts, which compare quickly and as one expects."""
+    return resource.outputs is None and resource.info is None and not resource.phase.is_terminal
 
 
 def _weight(job: Job) -> int:
