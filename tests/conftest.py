@@ -28,28 +28,6 @@ def pytest_configure(config: pytest.Config) -> None:
     asyncio.set_event_loop(None)
 
 
-FIGURES = pytest.StashKey[list[str]]()
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Keep a proof's figures, a line for each title; they are printed at the end of the run."""
-    lines = request.config.stash.setdefault(FIGURES, [])
-
-    def keep(title: str, **values: object) -> None:
-        lines.append(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
-
-    return keep
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = terminalreporter.config.stash.get(FIGURES, [])
-    if lines:
-        terminalreporter.section("figures")
-        for line in sorted(lines):
-            terminalreporter.write_line(line)
-
-
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting or secret of the machine reaches a test."""

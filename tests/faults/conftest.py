@@ -11,6 +11,7 @@ import pytest
 from airside.testing.replicas import Replica
 
 AGENTS = tuple(f"airside.testing.faulty:{name}" for name in ("TokenAgent", "FindingAgent", "BareAgent"))
+FIGURES = pytest.StashKey[list[str]]()
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 
 
@@ -33,11 +34,19 @@ async def replicas(tmp_path: Path) -> AsyncIterator[StartReplicas]:
 
 
 @pytest.fixture
-def figures(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Print a proof's figures, one line, also when all is well."""
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep a proof's figures, a line for each title; they are printed at the end of the run."""
+    lines = request.config.stash.setdefault(FIGURES, [])
 
-    def show(title: str, **values: object) -> None:
-        with capsys.disabled():
-            print(f"\n{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
+    def keep(title: str, **values: object) -> None:
+        lines.append(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
 
-    return show
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = terminalreporter.config.stash.get(FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from airside.model.redaction import hide
-from airside.observe.logs import Format, configure
+from airside.observe.logs import MAX_FIELD, Format, configure
 
 SECRET = 'pass"word-with\nlines'
 
@@ -52,3 +52,15 @@ def test_a_record_that_cannot_be_formatted_is_told_of_without_what_it_holds(styl
     assert ": TypeError: %d format" in text
     assert ": ValueError: ***" in text
     assert "with" not in text.replace("Unprintable", "")
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_name_that_a_caller_made_up_does_not_fill_the_disk(style: Format, stream: io.StringIO) -> None:
+    """The cut leaves no half of a secret behind."""
+    configure(style, "debug", stream)
+    name = "A" * (MAX_FIELD // 2 - 5) + SECRET + "Z" * 1_000_000
+    logging.getLogger("t").warning("refused %s", name, extra={"task_type": name})
+    (line,) = stream.getvalue().splitlines()
+    assert len(line) < 3 * MAX_FIELD
+    assert "characters left out" in line
+    assert "pass" not in line

@@ -12,6 +12,9 @@ from typing import Literal, TextIO
 
 from airside.model.redaction import redact
 
+MAX_FIELD = 16 * 1024
+"""Characters of a message, a traceback or another field of a line; the middle of a longer one is left out."""
+
 Format = Literal["console", "json"]
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -39,12 +42,14 @@ class LineFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
-        shown = {key: redact(value) if isinstance(value, str) else value for key, value in fields.items()}
+        shown = {key: _short(redact(value)) if isinstance(value, str) else value for key, value in fields.items()}
         return json.dumps(shown, default=str, ensure_ascii=False)
 
     def _console(self, record: logging.LogRecord, extra: dict[str, object]) -> str:
-        tail = "".join(f" {key}={value}" for key, value in extra.items() if value not in ("", None))
-        text = f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}{tail}"
+        tail = "".join(
+            f" {key}={_short(redact(str(value)))}" for key, value in extra.items() if value not in ("", None)
+        )
+        text = f"{_time(record):%H:%M:%S} {record.levelname.lower():<7} {_short(redact(record.getMessage()))}{tail}"
         if record.exc_info and record.levelno >= logging.ERROR:
             text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return text
@@ -66,6 +71,14 @@ def configure(style: Format = "console", level: str = "INFO", stream: TextIO | N
     handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _short(text: str) -> str:
+    """The text, or its beginning and its end: callers must not fill the disk with names they make up."""
+    if len(text) <= MAX_FIELD:
+        return text
+    half = MAX_FIELD // 2
+    return f"{text[:half]} ... {len(text) - MAX_FIELD:,} characters left out ... {text[-half:]}"
 
 
 def _time(record: logging.LogRecord) -> datetime:
