@@ -1,4 +1,4 @@
-"""`python fuzzed.py`: serves agents of every kind with small tables, and prints its port.
+"""`python fuzzed.py`: serves agents of every kind with small tables, and prints its ports: gRPC, metrics.
 
 What they do never fails, so an INTERNAL is the service's own mistake.
 """
@@ -91,10 +91,11 @@ class Sum(SyncAgent):
 async def main() -> None:
     """Serve until the process is ended."""
     configure("json", "INFO")
-    settings = ServerSettings(port=0, max_jobs=500, local_storage=(), max_wait=0.2)
+    settings = ServerSettings(port=0, metrics_port=0, max_jobs=500, local_storage=(), max_wait=0.2)
     agents = [adapt(agent) for agent in (Full(), Many(), Sum(), EchoAgent())]
-    async with Server(agents, settings, keys=KEYS, hooks=[Metrics()]) as server:
-        print(server.port, flush=True)
+    metrics = Metrics()
+    async with Server(agents, settings, keys=KEYS, hooks=[metrics], metrics=metrics.render) as server:
+        print(server.port, server.metrics_port, flush=True)
         await asyncio.Event().wait()
 
 

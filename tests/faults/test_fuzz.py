@@ -201,7 +201,8 @@ BATCHES = st.lists(st.tuples(st.integers(0, 1 << 16), MUTATIONS), min_size=AT_ON
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[tuple[int, subprocess.Popen[str], Path]]:
+def served(folder: Path) -> Iterator[tuple[int, int, subprocess.Popen[str], Path]]:
+    """A service in a process of its own: its ports for gRPC and metrics, the process, its log."""
     log = folder / "log"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -209,7 +210,8 @@ def served(folder: Path) -> Iterator[tuple[int, subprocess.Popen[str], Path]]:
         )
     assert process.stdout is not None
     try:
-        yield int(process.stdout.readline()), process, log
+        port, metrics_port = process.stdout.readline().split()
+        yield int(port), int(metrics_port), process, log
     finally:
         process.kill()
         process.wait()
@@ -226,7 +228,7 @@ def is_alarming(line: str) -> bool:
 
 def fuzz(folder: Path, requests: int, figures: Callable[..., None], *, repeatable: bool) -> None:
     began = time.monotonic()
-    with served(folder) as (port, process, log), asyncio.Runner() as runner:
+    with served(folder) as (port, _, process, log), asyncio.Runner() as runner:
 
         async def connect() -> grpc.aio.Channel:
             options = [("grpc.enable_http_proxy", 0), ("grpc.max_send_message_length", 32 << 20)]
