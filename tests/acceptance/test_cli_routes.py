@@ -19,7 +19,25 @@ from airside.engine.ownership import owner_of
 
 AIRSIDE = str(Path(sys.executable).with_name("airside"))
 FILE = '''
-from airside import AgentRegistry, Container, Phase, Resource, SyncAgent, Task, TaskTemplate, kwtypes
+from airside import AgentRegistry, AsyncAgent, Container, LogLine
+from airside import Phase, Resource, SyncAgent, Task, TaskTemplate, kwtypes
+
+class Talker(AsyncAgent[str]):
+    task_type = "talker"
+    poll_interval = 0.1
+    create_is_idempotent = True
+
+    def create(self, task: Task) -> str:
+        return task.key
+
+    def get(self, job: str) -> Resource:
+        return Resource(Phase.SUCCEEDED)
+
+    def delete(self, job: str) -> None: ...
+
+    async def logs(self, job: str, *, after, limit, call):
+        import os
+        yield LogLine(f"told by {os.environ['SERVICE']}")
 
 class Where(SyncAgent):
     """Tells which service it is, and whose task it runs."""
@@ -32,6 +50,7 @@ class Where(SyncAgent):
         return Resource(Phase.SUCCEEDED, outputs={"name": name})
 
 where = TaskTemplate(name="where", task_type="where", outputs=kwtypes(name=str))
+talker = TaskTemplate(name="talker", task_type="talker")
 nobodys = TaskTemplate(name="nobodys", task_type="nobodys")
 boxed = TaskTemplate(
     name="boxed", task_type="boxed", inputs=kwtypes(x=int), outputs=kwtypes(n=int),
@@ -40,7 +59,7 @@ boxed = TaskTemplate(
     ),
 )
 '''
-AGENT = "AgentRegistry.register(Where())\n"
+AGENT = "AgentRegistry.register(Where())\nAgentRegistry.register(Talker())\n"
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(folder: Path, name: str, *flags: str) -> Iterator[str]:
     """A running service of that name, and its address."""
     common = ["--port", "0", "--metrics-port", "-1", "--drain-delay", "0", "--modules", "served", "--agent", "where"]
+    common += ["--agent", "talker"]
     env = {**os.environ, "SERVICE": name}
     service = subprocess.Popen(
         [AIRSIDE, "serve", *common, *flags], cwd=folder, env=env, text=True, stderr=subprocess.PIPE
@@ -218,9 +238,28 @@ def test_detached_tasks_follow_their_own_file_and_others_the_engines(
             job = call("run", "--detach", *flags, "wf.py", "where").stdout.strip()
             waited = call("jobs", "wait", job)
             assert waited.stdout == f"name: {name} local/local\n", waited.stderr
+        job = call("run", "--detach", "wf.py", "talker").stdout.strip()
+        assert call("jobs", "wait", job).returncode == 0
+        assert call("jobs", "logs", "--routes", "routes.yaml", job).stdout == "told by one\n"
     finally:
         engine.send_signal(signal.SIGTERM)
         engine.communicate(timeout=20)
+
+
+def test_the_log_of_a_routed_job(folder: Path, one: str, call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    config = write(folder, f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}, defaultTimeout: 20s}}}}}}")
+    done = call("run", "--json", "--config", config, "wf.py", "talker")
+    assert done.returncode == 0, done.stderr
+    logs = call("jobs", "logs", json.loads(done.stdout)["run"])
+    assert logs.stdout == "told by one\n", (logs, done)
+    here = call("run", "--json", "served.py", "talker", SERVICE="here")
+    job = json.loads(here.stdout)["run"]
+    assert call("jobs", "logs", job, SERVICE="here").stdout == "told by here\n"
+    missing = call("jobs", "logs", "--routes", write(folder, "plugins: {agent-service: {}}"), job)
+    assert (missing.returncode, missing.stderr) == (
+        2,
+        "Error: No agent serves task type talker, and there is no default (served: none).\n",
+    )
 
 
 def test_a_route_to_the_container_plugin(

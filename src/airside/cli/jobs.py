@@ -169,15 +169,16 @@ def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many lines.")
+@click.option("--routes", metavar="FILE", help="The file that the engine was given, if the job went by that.")
 @as_json
 @click.pass_obj
-def logs(state: Path, job_id: str, limit: int, as_json: bool) -> int:
+def logs(state: Path, job_id: str, limit: int, routes: str | None, as_json: bool) -> int:
     """Print the log of a job's latest attempt, as its agent tells it."""
     with _database(state) as database:
         record = database.find(job_id)
     if not record.job.meta:
         raise UsageError(f"{record.job.id} has made no job that could have a log ({record.job.stage}).")
-    asyncio.run(_print_logs(record, limit, as_json))
+    asyncio.run(_print_logs(record, limit, routes, as_json))
     return Exit.OK
 
 
@@ -298,17 +299,19 @@ def needs_engine(record: Record, state: Path) -> bool:
     return record.job.stage is not Stage.OVER and not (record.attended and is_attended(state, record.job.id))
 
 
-async def _print_logs(record: Record, limit: int, as_json: bool) -> None:
-    from airside.cli.sources import choose_for
-    from airside.engine.local import opened
+async def _print_logs(record: Record, limit: int, routes: str | None, as_json: bool) -> None:
+    from airside.cli.routing import agent_of
+    from airside.engine.credentials import connect
 
     job = record.job
-    agent, options = await choose_for(record)
-    if "logs" not in agent.supports:
-        raise UsageError(f"The agent of {record.task_type} tells no logs.")
-    prefix = RunDir(job.id, record.root).output_prefix(job.attempt)
-    call = Call(output_prefix=prefix, task_type=record.task_type)
-    async with opened(agent, options):
+    async with agent_of(record, routes) as agent:
+        if "logs" not in agent.supports:
+            raise UsageError(f"The agent of {record.task_type} tells no logs.")
+        call = Call(
+            connection=connect(record.source.get("connection", {})) if agent.takes_connection else None,
+            output_prefix=RunDir(job.id, record.root).output_prefix(job.attempt),
+            task_type=record.task_type,
+        )
         async for line in agent.logs(job.meta, after="", limit=limit, call=call):
             if as_json:  # a line each, so that a reader need not wait for the last one
                 at = None if line.timestamp is None else line.timestamp.isoformat()
