@@ -9,15 +9,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from airside import LogLink, Phase, TaskType, UsageError
+from airside import Engine, LogLink, Phase, TaskTemplate, TaskType, UsageError, kwtypes
 from airside.engine import database as database_module
 from airside.engine.database import MEMORY, Database, Event, Record, StoreError, migrations
+from airside.engine.engine import prepare
 from airside.engine.job import Job, Stage, Verdict
 from airside.engine.ownership import Ownership, owner_of
 from airside.engine.store import Store
@@ -168,6 +170,46 @@ def test_an_older_store_is_migrated(tmp_path: Path) -> None:
         assert database.find("a1").task == "add"
     with pytest.raises(StoreError, match="written by a newer Airside; update"):
         Database(path)
+
+
+def of_version_1(path: Path) -> str:
+    """A store as version 1 made it, with a job that waits; its id."""
+    Database(path, scripts=migrations()[:1]).close()
+    hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
+    made = prepare(hello, {"x": 3}, state=path.parent)
+    job = made.record.job
+    columns = "id, task, task_type, root, stage, due, queued_at, phase"
+    values = (job.id, "hello", "echo", made.record.root, job.stage.value, job.due, job.queued_at, job.phase.value)
+    with closing(sqlite3.connect(path)) as old:
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+        old.execute(f"INSERT INTO jobs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)  # noqa: S608 - our own
+        old.execute("INSERT INTO submissions VALUES (?, ?, ?)", (job.id, made.template, made.inputs))
+        old.commit()
+    return job.id
+
+
+async def test_the_jobs_of_version_1_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "engine.db"
+    job = await asyncio.to_thread(of_version_1, path)
+    async with asyncio.timeout(20), Engine(path) as engine:
+        assert (await engine.wait(job)).outputs == {"x": 3}
+        record = await engine.job(job)
+    assert (record.attended, record.cache_key, record.reads_cache) == (False, "", True)
+
+
+def test_jobs_are_marked_for_their_commands_and_for_the_cache(tmp_path: Path) -> None:
+    done = replace(JOB, stage=Stage.OVER, phase=Phase.SUCCEEDED)
+    with Database(tmp_path / "engine.db") as database, database.transaction():
+        for number, (key, phase) in enumerate([("k", 3), ("k", 5), ("l", 3), ("", 3)]):
+            job = replace(done, id=f"a{number}", phase=Phase(phase))
+            database.add(record(job, cache_key=key, attended=True, reads_cache=False), b"t", b"i")
+            database.save(job)
+        found = database.cached("k")
+        assert found is not None
+        assert (found.job.id, found.attended, found.reads_cache) == ("a0", True, False)
+        assert database.cached("") is None
+        assert database.cached("none") is None
+        assert len(database.folders()) == 4
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:

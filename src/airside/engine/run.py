@@ -36,7 +36,8 @@ def run(
     nothing answers at the endpoint, and `TaskError`, with phase and code, if the task does not succeed.
 
     Ctrl-C cancels the job and waits until it is over; a second one leaves it. It works where an event loop runs
-    already, as in a notebook.
+    already, as in a notebook. The job lives in memory: what is to outlive the program, or to be used again from the
+    cache, is for an `Engine`.
 
     >>> from airside import TaskTemplate, kwtypes, run
     >>> hello = TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int))
