@@ -189,6 +189,24 @@ def test_a_run_that_is_killed_is_taken_up_by_the_engine(
     assert len(set(lines(folder / "creates"))) == 1  # once more, by the same key, if its answer was not kept
 
 
+def test_a_run_that_is_killed_may_be_cancelled(
+    folder: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    call: Callable[..., subprocess.CompletedProcess[str]],
+    listed: Callable[[], list[Any]],
+) -> None:
+    run = start("run", "wf.py", "nap")
+    until(lambda: lines(folder / "creates"))
+    run.kill()
+    run.communicate()
+    job = listed()[0]["job"]
+    assert call("jobs", "cancel", job).stdout == f"{job} is being cancelled\n"  # by an engine that this starts
+    assert call("jobs", "wait", job).returncode == 1
+    assert listed()[0]["phase"] == "ABORTED"
+    assert list(folder.glob("*.deleted"))
+    assert not list((folder / "state" / "attended").iterdir())
+
+
 @pytest.mark.parametrize("with_engine", [False, True])
 def test_a_run_may_be_cancelled_from_elsewhere(
     with_engine: bool,

@@ -12,6 +12,7 @@ import pytest
 
 from airside import AgentRegistry
 from airside.cli.main import execute
+from airside.engine.database import Database, StoreError
 
 FILE = """
 import enum
@@ -298,3 +299,21 @@ def test_a_file_may_have_the_name_of_a_module_that_is_loaded(capsys: pytest.Capt
         "t = TaskTemplate(name='t', task_type='echo', inputs=kwtypes(x=int), outputs=kwtypes(x=int))\n"
     )
     assert outcome(capsys, "json.py", "t", "--x", "1")["outputs"] == {"x": 1}
+
+
+def test_a_store_that_fails_in_the_middle_names_the_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("The store cannot grow: the disk is full; make room, then start again.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Database, "save", full)  # what was handed in is kept; no more is
+        assert execute(["run", "wf.py", "failing", "--fail", "boom"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    beginning = "Error: The store cannot grow: the disk is full; make room, then start again. The job is not lost; "
+    assert said.startswith(beginning)
+    job = said.removeprefix(beginning).removeprefix("take it up again: airside jobs wait ")
+    assert execute(["jobs", "show", "--json", job]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["task"], shown["stage"]) == ("failing", "waiting")

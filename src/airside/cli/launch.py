@@ -19,7 +19,7 @@ from airside.cli.progress import Display, display
 from airside.cli.sources import source_of
 from airside.cli.values import show, to_json
 from airside.engine.background import Background
-from airside.engine.database import FILE_NAME, MEMORY
+from airside.engine.database import FILE_NAME, MEMORY, StoreError
 from airside.engine.drivers import AgentSource
 from airside.engine.local import LocalRun, opened
 from airside.engine.progress import Outcome
@@ -58,6 +58,11 @@ class Launch:
             self.background = Background(self._work)
             try:
                 return self.background.result()
+            except StoreError as exc:
+                if self.run is None or not self.run.is_kept:
+                    raise
+                line = jobs_line("wait", self.run.job_id, self.options.state)
+                raise StoreError(f"{exc} The job is not lost; take it up again: {line}") from exc
             except Left:
                 if self.run is None or not self.run.is_kept:
                     raise KeyboardInterrupt from None
