@@ -45,6 +45,7 @@ class Nap(AsyncAgent[Job]):
             return Resource(Phase.ABORTED)
         if (HERE / "done").exists():
             return Resource(Phase.SUCCEEDED, outputs={"o0": 3}, links=link)
+        (HERE / "asleep").touch()
         return Resource(Phase.RUNNING, message="asleep", links=link)
 
     def delete(self, job: Job) -> None:
@@ -103,7 +104,7 @@ def wait_for(path: Path) -> None:
 
 def test_a_task_runs_and_says_so_in_plain_lines(start: Callable[..., subprocess.Popen[str]], folder: Path) -> None:
     process = start(AIRSIDE, "run", "wf.py", "nap")
-    wait_for(folder / "started")
+    wait_for(folder / "asleep")
     (folder / "done").touch()
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (0, "o0: 3\n")
@@ -130,7 +131,7 @@ def test_a_signal_cancels_the_job_and_waits(
 def test_a_second_ctrl_c_leaves_the_job_and_names_it(start: Callable[..., subprocess.Popen[str]], folder: Path) -> None:
     (folder / "stubborn").touch()
     process = start(AIRSIDE, "run", "wf.py", "nap")
-    wait_for(folder / "started")
+    wait_for(folder / "asleep")
     process.send_signal(signal.SIGINT)
     wait_for(folder / "deleted")
     assert process.poll() is None

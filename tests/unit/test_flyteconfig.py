@@ -185,3 +185,21 @@ def test_a_service_config_may_be_a_mapping() -> None:
     default = read_config({"plugins": {"agent-service": section}}, "f").sections[0].default
     assert default is not None
     assert default.service_config == '{"loadBalancingPolicy": "pick_first"}'
+
+
+def test_the_files_of_a_folder_are_one(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("plugins: {agent-service: {defaultAgent: {endpoint: a:1}, pollInterval: 5s}}")
+    (tmp_path / "b.yml").write_text(
+        "Plugins: {agent-service: {DefaultAgent: {endpoint: b:1}, agents: {c: {endpoint: c:1}}}}"
+    )
+    (tmp_path / "c.yaml").write_text("")
+    (tmp_path / "notes.txt").write_text("- no YAML for us")
+    (section,) = load_config(tmp_path).sections
+    assert section.default is not None
+    assert (section.default.endpoint, section.poll_interval, section.deployments[0].endpoint) == ("b:1", 5.0, "c:1")
+    (tmp_path / "d.yaml").write_text("- a list")
+    with pytest.raises(UsageError, match=r"d\.yaml: the document: expected a mapping, got list"):
+        load_config(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"empty has no file that ends in \.yaml or \.yml"):
+        load_config(tmp_path / "empty")

@@ -440,6 +440,13 @@ ROWS: list[tuple[str, Job, Observation, dict[str, Any], tuple[Action, ...]]] = [
         (),
     ),
     (
+        "an answer from before the cancel: its links are shown",
+        cancelling(due=inf),
+        Answered(0, Resource(Phase.RUNNING, links=(LINK,))),
+        {"stage": Stage.CANCELLING, "due": inf, "links": (LINK,)},
+        (),
+    ),
+    (
         "it was known to be over: the delete goes on",
         cancelling(DEAD, retries=1),
         Answered(0, Resource(Phase.FAILED)),

@@ -83,18 +83,43 @@ class FlyteConfig:
 
 
 def load_config(path: str | Path) -> FlyteConfig:
-    """Read a YAML file. Raises `UsageError` that names the file and the key."""
+    """Read a YAML file, or all those of a folder as one, as Flyte does. Raises `UsageError` that names file and key."""
     try:
         import yaml
     except ImportError as exc:
         raise MissingExtra("engine", "Reading Flyte's configuration") from exc
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} cannot be read: {exc}.") from exc
-    except yaml.YAMLError as exc:
-        raise UsageError(f"{path} is no YAML: {' '.join(str(exc).split())}.") from exc
-    return read_config(found, str(path))
+    merged: dict[str, Any] = {}
+    for file in _files(Path(path)):
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as exc:
+            raise UsageError(f"{file} cannot be read: {exc}.") from exc
+        except yaml.YAMLError as exc:
+            raise UsageError(f"{file} is no YAML: {' '.join(str(exc).split())}.") from exc
+        if not isinstance(found, Mapping | None):
+            raise UsageError(f"{file}: the document: expected a mapping, got {type(found).__name__}.")
+        merged = _merged(merged, found or {})
+    return read_config(merged, str(path))
+
+
+def _files(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        return (path,)
+    files = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml"))
+    if not files:
+        raise UsageError(f"{path} has no file that ends in .yaml or .yml.")
+    return files
+
+
+def _merged(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> dict[str, Any]:
+    """Two documents as one; where both say something, the second holds. Capitals in keys do not matter."""
+    spelled = {str(key).lower(): str(key) for key in first}
+    made = {str(key): value for key, value in first.items()}
+    for key, value in second.items():
+        name = spelled.get(str(key).lower(), str(key))
+        known = made.get(name)
+        made[name] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return made
 
 
 def read_config(document: Any, where: str) -> FlyteConfig:

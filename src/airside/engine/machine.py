@@ -321,7 +321,7 @@ def _confirmed(job: Job, answered: Answered, now: float) -> Step:
         return _finished(job, resource, now)
     if resource.phase.is_terminal:
         return _conclude(job, _verdict_of(job), now)
-    job = changed(job, polls=job.polls + 1)
+    job = changed(_linked(job, answered), polls=job.polls + 1)
     pause = poll_pause(replace(job.rules, quick=True), job.polls, resource.poll_after)
     return Step(changed(job, due=min(now + pause, _patience(job))))
 
@@ -337,8 +337,13 @@ def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
 def _over_already(job: Job, answered: Answered, now: float) -> Step:
     """The job ended before it was cancelled. What was asked for before the cancel may be answered now, too."""
     if _verdict_of(job).dead or not answered.resource.phase.is_terminal:
-        return Step(job)
+        return Step(_linked(job, answered))
     return _confirmed(job, answered, now)
+
+
+def _linked(job: Job, answered: Answered) -> Job:
+    links = tuple(answered.resource.links)
+    return changed(job, links=links) if links and links != job.links else job
 
 
 def _abort_cancelling(job: Job, _: Abort, __: float) -> Step:

@@ -77,9 +77,11 @@ def find_route(
     Raises `NoRoute` that says what was looked at.
     """
     plugin = config.plugins.get(task_type.name, config.plugins.get(task_type.name.lower(), ""))
-    wanted = [one for one in config.sections if one.kind == plugin] if plugin else list(config.sections)
+    wanted = [one for one in config.sections if one.kind == plugin.lower()] if plugin else list(config.sections)
     if not wanted:
-        hint = "enable an agent that runs containers here" if plugin == CONTAINER else "only agents run tasks here"
+        hint = (
+            "enable an agent that runs containers here" if plugin.lower() == CONTAINER else "only agents run tasks here"
+        )
         raise NoRoute(
             f"Task type {task_type} is routed to the plugin {plugin!r} by default-for-task-types: {hint}.",
             plugin=plugin,
@@ -167,7 +169,7 @@ class RoutedAgents:
         try:
             return find_route(self._config, self._listings, task_type, project, domain)
         except NoRoute as exc:
-            if exc.plugin == CONTAINER and self._containers is not None:
+            if exc.plugin.lower() == CONTAINER and self._containers is not None:
                 return None
             raise
 
