@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from airside.model import Call, Resource, Retry
 from airside.sdk.agent import Agent, AgentSettings
+from airside.server.standin import StandIn
+
+NOBODY = Agent()
 
 
-class AbsentAgent(Agent):
+class AbsentAgent(StandIn):
     """Stands in for an agent that is not served here now, or whose handle cannot be read.
 
     Its jobs are honest: in a rolling update another process made them, or will answer for them. So they stay RUNNING
     for `tolerance` seconds, which `reason` explains, before they count as failed.
     """
+
+    real = NOBODY
 
     def __init__(self, reason: str, tolerance: float) -> None:
         self._reason = reason

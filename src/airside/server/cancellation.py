@@ -133,7 +133,11 @@ class Cancellation:
         return bool(running)
 
     async def close(self) -> None:
-        """Stop looking. What was accepted stays accepted."""
+        """Stop looking. What was accepted stays accepted; what was not is listed, at least in the log."""
+        for (agent, *_, meta), one in self._running.items():
+            if not one.accepted:
+                reason = "the service stopped before the backend had accepted its cancel"
+                self._uncertain.add(reason, call=one.call, agent=agent, meta=meta)
         tasks = [one.task for one in self._running.values() if one.task is not None]
         for task in tasks:
             task.cancel()

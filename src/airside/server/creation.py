@@ -16,9 +16,9 @@ from airside.server.cancellation import Cancellation
 from airside.server.earlier import EarlierAttempts
 from airside.server.handle import Handle, HandleTooLarge, Kind, SigningKeys, seal
 from airside.server.job import call_limit, with_sound_links
-from airside.server.ledger import Entry, Ledger, Unanswered, Undone
+from airside.server.ledger import UNKNOWN_INPUTS, Entry, Ledger, Unanswered, Undone
 from airside.server.order import Order, Request, call_of, fingerprint, patience
-from airside.server.pending import connection_of, pack_request, unpack_request
+from airside.server.pending import connection_of, is_whole, pack_request, unpack_request
 from airside.server.tolerance import FIRST_BACKOFF, asked_pause, backoff
 from airside.server.uncertain import Uncertain
 from airside.wire import limits
@@ -132,7 +132,8 @@ class Creation:
         order = self._order_of(agent, handle, call, only_finds=left <= 0 or held_back > 0)
         if order is None:
             return None
-        entry = self.ledger.enter(order.key, fingerprint(order.request), partial(self._fulfil, order))
+        inputs = fingerprint(order.request) if is_whole(handle.request) else UNKNOWN_INPUTS
+        entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order))
         entry.until = time.monotonic() + (held_back if held_back > 0 else left if left > 0 else limit)
         entry.promised = True
         return entry

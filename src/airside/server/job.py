@@ -55,6 +55,7 @@ class Job:
     queued: float = NEVER
     group: Group | None = field(default=None, repr=False)
     is_dropped: bool = False
+    began_pending: bool = False
     # -- how the refreshes went
     failures: int = 0
     failing_since: float = 0.0

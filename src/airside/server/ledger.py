@@ -89,7 +89,8 @@ def wake(waiter: Waiter, answer: bytes | None = None) -> None:
         waiter.set_result(answer)
 
 
-_UNKNOWN = b"unknown"  # the inputs of a create that was stopped before it was seen here
+UNKNOWN_INPUTS = b"unknown"
+"""Of a create that was stopped before it was seen here, or whose inputs were too large to travel."""
 
 Start = Callable[[Entry], Coroutine[Any, Any, bytes]]
 
@@ -113,7 +114,7 @@ class Ledger:
         Such a create is not joined: one of the two callers is wrong, and nobody here knows which.
         """
         entry = self._entries.get(key)
-        if entry is None or entry.inputs in {inputs, _UNKNOWN}:
+        if entry is None or entry.inputs in {inputs, UNKNOWN_INPUTS}:
             return key
         log.warning("create repeated with other inputs: it is not joined", extra={"key": key})
         self._hooks.tell(Event(what=What.OTHER_INPUTS, key=key))
@@ -143,7 +144,7 @@ class Ledger:
         """The entry of a key, stopped; a new one if there was none, so that nobody here takes the create up again."""
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(key, _UNKNOWN, promised=True)
+            entry = self._entries[key] = Entry(key, UNKNOWN_INPUTS, promised=True)
             self._forget_oldest()
         entry.stop()
         return entry

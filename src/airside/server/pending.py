@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flyteidl2.connector import connector_pb2
 
-from airside.model import Call, Connection, Phase, Resource
+from airside.model import Call, Connection, LogLink, Phase, Resource
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle, Kind
 from airside.server.job import links_of
+from airside.server.standin import StandIn
 from airside.wire import limits
 from airside.wire.resource import read_resource
 
@@ -54,7 +55,12 @@ def unpack_request(packed: bytes) -> Packed:
     """The request in a pending handle."""
     plain = zlib.decompressobj().decompress(packed[1:], _MAX_UNPACKED)
     request = connector_pb2.CreateTaskRequest.FromString(plain)
-    return Packed(request, packed[0] & 1, not packed[0] & _WITHOUT_INPUTS)
+    return Packed(request, packed[0] & 1, is_whole(packed))
+
+
+def is_whole(packed: bytes) -> bool:
+    """True if a packed request has its inputs."""
+    return not packed[0] & _WITHOUT_INPUTS
 
 
 def connection_of(request: connector_pb2.CreateTaskRequest, connection: Connection | None) -> None:
@@ -64,12 +70,13 @@ def connection_of(request: connector_pb2.CreateTaskRequest, connection: Connecti
         request.connection.configs.update(connection.configs)
 
 
-class PendingAgent(Agent):
+class PendingAgent(StandIn):
     """Stands in for the agent of a job that may not exist yet: QUEUED until it does, then the truth.
 
     `known()` gives the create's entry if there is one here; `resume(handle, call)` starts the create again if nobody
     here carries it out. `stop(handle, call)` ends it and gives the job that it made elsewhere. `opened(sealed)` gives
-    the handle and the agent of an answer.
+    the handle and the agent of an answer. `found(handle, agent, links)` is told of the job once it has answered: from
+    then on nobody needs to stand in.
     """
 
     def __init__(
@@ -81,13 +88,15 @@ class PendingAgent(Agent):
         resume: Callable[[Handle, Call], Entry | None],
         stop: Callable[[Handle, Call], Awaitable[bytes | None]],
         opened: Callable[[bytes], tuple[Handle, Agent]],
+        found: Callable[[Handle, Agent, tuple[LogLink, ...]], None],
     ) -> None:
-        self._agent = agent
+        self.real = agent
         self._handle = handle
         self._known = known
         self._resume = resume
         self._stop = stop
         self._opened = opened
+        self._found = found
         self.name = agent.name
         self.task_types = agent.task_types
         self.settings = agent.settings
@@ -107,7 +116,7 @@ class PendingAgent(Agent):
         if entry.answer:
             return await self._truth(entry.answer, call)
         if entry.stopped and entry.made is not None:
-            return await self._agent.get(entry.made, call)
+            return await self.real.get(entry.made, call)
         if entry.stopped:
             phase = Phase.ABORTED if entry.task is None else Phase.QUEUED
             return Resource(phase, message="The create is stopped.")
@@ -130,7 +139,7 @@ class PendingAgent(Agent):
             return
         made = await self._stop(self._handle, call)
         if made is not None:
-            await self._agent.delete(made, call)
+            await self.real.delete(made, call)
 
     def made(self) -> bytes | None:
         """The metadata of the job, if it was made in this process, or found."""
@@ -144,8 +153,8 @@ class PendingAgent(Agent):
         if handle.kind is Kind.DONE:
             return read_resource(handle.result, None)
         resource = await agent.get(handle.meta, call)
-        links = await links_of(agent, handle)
-        return replace(resource, links=tuple(dict.fromkeys((*resource.links, *links)))) if links else resource
+        self._found(handle, agent, await links_of(agent, handle))
+        return resource
 
     def _unknown(self, *, overdue: bool) -> Resource:
         """Another process carries the create out; or did, and its request was too large to travel."""

@@ -19,6 +19,7 @@ from airside.sdk.agent import Agent
 from airside.server.job import NEVER, Job, call_limit
 from airside.server.latency import Latency
 from airside.server.schedule import CLOSE, Schedule
+from airside.server.standin import StandIn, real
 from airside.server.tolerance import faulty, found, missing, recovered
 from airside.wire.status import failure, sentence
 
@@ -89,7 +90,7 @@ class Refresher:
         than most is given up earlier, but not twice in a row: a backend that has become slow must come to its answer.
         """
         limit = job.agent.settings.call_timeout + OVERDUE
-        latency = self._latency.get(job.agent)
+        latency = self._latency.get(real(job.agent))
         if self.by_itself and not job.was_abandoned and latency is not None and latency.is_known:
             limit = min(limit, latency.p95 + LEAD)
         return job.refreshing_since + limit - time.monotonic()
@@ -165,7 +166,8 @@ class Refresher:
         except Exception as exc:  # noqa: BLE001 - whatever the agent raised, the task must not freeze for it
             outcome = exc
         if isinstance(outcome, Resource):
-            self._latency_of(job.agent).add(time.monotonic() - began)
+            if not isinstance(job.agent, StandIn):
+                self._latency_of(job.agent).add(time.monotonic() - began)
             job.spare -= 1
         if job.refresh is asyncio.current_task():  # else it was abandoned
             job.was_abandoned = False
@@ -173,9 +175,10 @@ class Refresher:
 
     def _plan_ahead(self, job: Job) -> None:
         """Refresh once before the next ask, so late that the answer is news, unless one was made already."""
+        agent = real(job.agent)
         if job.period:
-            self._period[job.agent] = job.period
-        next_ask = job.asked_at + (job.period or self._period.get(job.agent, 0.0))
+            self._period[agent] = job.period
+        next_ask = job.asked_at + (job.period or self._period.get(agent, 0.0))
         if job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
         due = max(next_ask - self._lead(job.agent), job.fresh_at + job.fresh_for)
@@ -303,6 +306,7 @@ class Refresher:
     # -- shared -----------------------------------------------------------------------------------------------------
 
     def _latency_of(self, agent: Agent) -> Latency:
+        agent = real(agent)  # one that stands in for a single job must not be kept
         latency = self._latency.get(agent)
         if latency is None:
             latency = self._latency[agent] = Latency()

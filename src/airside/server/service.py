@@ -18,6 +18,7 @@ from airside.model import (
     ConversionError,
     Fail,
     LogLine,
+    LogLink,
     Metric,
     Phase,
     PluginError,
@@ -187,6 +188,7 @@ class Service:
                 resume=partial(self.creation.resume, agent),
                 stop=partial(self.creation.stop, agent),
                 opened=self._opened,
+                found=partial(self._found, job),
             )
         return job
 
@@ -221,6 +223,11 @@ class Service:
     async def _watch_pending(self, sealed: bytes) -> None:
         """Watch a pending create from its beginning, so that it is noticed if nobody ever asks for it."""
         await self._job(sealed, self._unseal(sealed).task_type, None)
+
+    def _found(self, job: Job, handle: Handle, agent: Agent, links: tuple[LogLink, ...]) -> None:
+        """From now on the job of a pending create is asked for as any other: with others, if its agent can."""
+        job.handle = replace(handle, created_at=job.handle.created_at, key_id=job.handle.key_id)
+        job.agent, job.links, job.began_pending = agent, links, True
 
     def _opened(self, sealed: bytes) -> tuple[Handle, Agent]:
         handle = self._unseal(sealed)
@@ -262,11 +269,11 @@ class Service:
 
     async def _begin_delete(self, job: Job, call: Call) -> Cancelling | None:
         """Learn whether the job is over; if not, begin to cancel it."""
-        agent = job.agent
-        if isinstance(agent, PendingAgent) and not agent.is_settled:
+        if isinstance(job.agent, PendingAgent) and not job.agent.is_settled:
             phase = job.resource.phase  # asking would begin the create anew
         else:
-            phase = (await self.watch.learn(job, call)).phase
+            phase = (await self.watch.learn(job)).phase
+        agent = job.agent
         if not phase.is_terminal:
             return self.cancellation.begin(agent, job.handle.meta, call, accepted=partial(self._cancelled, job))
         if job.given_up:
@@ -295,10 +302,12 @@ class Service:
 
     def _no_longer_asked_for(self, job: Job) -> None:
         """List the job of a pending create whose asker stays away: it may have deleted the job at another process."""
-        agent = job.agent
-        if isinstance(agent, PendingAgent) and not job.is_over and (made := agent.made()) is not None:
+        made = job.agent.made() if isinstance(job.agent, PendingAgent) else None
+        if job.began_pending:
+            made = job.handle.meta
+        if made is not None and not job.is_over:
             call = self._call(job.handle, None, None)
-            self.uncertain.add("nobody asks for it since it was made", call=call, agent=agent, meta=made)
+            self.uncertain.add("nobody asks for it since it was made", call=call, agent=job.agent, meta=made)
 
     # -- logs and metrics -------------------------------------------------------------------------------------------
 
@@ -306,7 +315,7 @@ class Service:
         self, data: bytes, named: TaskType, *, after: str, limit: int, connection: Connection | None
     ) -> AsyncIterator[LogLine]:
         """The job's log lines, as they come."""
-        handle, agent = await self._offering("logs", data, named)
+        handle, agent = await self._offering("logs", data, named, connection)
         if handle.kind is not Kind.JOB:  # no job was made, or none is known by this handle yet
             return
         async for line in agent.logs(handle.meta, after=after, limit=limit, call=self._call(handle, connection, None)):
@@ -324,7 +333,7 @@ class Service:
         connection: Connection | None,
     ) -> Sequence[Metric]:
         """The job's metrics; raises `NoData` if there are none in the range."""
-        handle, agent = await self._offering("metrics", data, named)
+        handle, agent = await self._offering("metrics", data, named, connection)
         call = self._call(handle, connection, None)
         found: Sequence[Metric] = ()
         if handle.kind is Kind.JOB:
@@ -333,10 +342,17 @@ class Service:
             raise NoData(f"Agent {agent.name} has no metrics between {start.isoformat()} and {end.isoformat()}.")
         return found
 
-    async def _offering(self, method: str, data: bytes, named: TaskType) -> tuple[Handle, Agent]:
+    async def _offering(
+        self, method: str, data: bytes, named: TaskType, connection: Connection | None
+    ) -> tuple[Handle, Agent]:
         handle, agent = await self._open(data, named)
         if method not in agent.supports:
             raise NotOffered(f"Agent {agent.name or named} offers no {method}.")
+        if handle.kind is Kind.PENDING:
+            job = await self._job(data, named, connection)
+            if isinstance(job.agent, PendingAgent):
+                await self.watch.learn(job)
+            handle = job.handle
         return handle, agent
 
     # -- shared -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from airside.model import Call, LogLink, Resource
 from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle
-from airside.server.job import Job, linked, nothing_known, watched
+from airside.server.job import Job, call_limit, linked, nothing_known, watched
 from airside.server.refresh import GiveUp, Refresher, call_for_refresh
 from airside.server.settings import ServerSettings
 
@@ -21,6 +21,8 @@ KEEP = 900.0
 """A job is watched for at least this many seconds after its last ask, and for three expected asks."""
 MAX_BYTES = 256 * 1024 * 1024
 """What all handles and answers in memory may weigh; the jobs unasked for longest are forgotten first."""
+LEARN = 3
+"""Refreshes, at most, that a delete waits for before the job is cancelled though it may be over."""
 _SWEEP = 30.0  # seconds between two looks for jobs whose asker stays away
 _SWEPT_AT_ONCE = 10_000  # jobs looked at without letting the loop do anything else
 
@@ -81,19 +83,22 @@ class Watch:
         if not self._is_fresh(job, now) and not self._refresher.is_meant_for(job, now):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
-            await self._wait(job, call, now)
+            await self._wait(job, now, self._limit(call))
         job.is_ahead = False
         if not job.answer:
             await self.record(job, nothing_known(job))
         self._refresher.expect(job, now)
         return job.answer
 
-    async def learn(self, job: Job, call: Call) -> Resource:
-        """What is known of a job, after a refresh if the last answer is old."""
+    async def learn(self, job: Job) -> Resource:
+        """What is known of a job, after a refresh if the last answer is old, however long that takes.
+
+        A backend that cannot tell in three tries will not tell.
+        """
         now = time.monotonic()
         job.spare += 1
         if not job.is_over and not self._is_fresh(job, now):
-            await self._wait(job, call, now)
+            await self._wait(job, now, call_limit(job.agent), tries=LEARN)
         return job.resource
 
     async def record(self, job: Job, resource: Resource) -> None:
@@ -167,12 +172,16 @@ class Watch:
         limit = self._settings.max_age
         return now - job.fresh_at < (job.fresh_for if limit is None else limit)
 
-    async def _wait(self, job: Job, call: Call, asked: float) -> None:
+    def _limit(self, call: Call) -> float:
+        """Seconds that an ask may wait."""
+        limit = self._settings.max_wait
+        return limit if call.deadline is None else min(limit, patience(call))
+
+    async def _wait(self, job: Job, asked: float, limit: float, tries: int = 1_000) -> None:
         """Wait for an answer that is not older than this ask. A refresh that fails is repeated while there is time.
 
         An ask is worth a call, even while failed refreshes back off, unless the backend asked to be left alone.
         """
-        limit = self._settings.max_wait if call.deadline is None else min(self._settings.max_wait, patience(call))
         until, pause_until = asked + limit, job.held_until
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit):
@@ -186,7 +195,8 @@ class Watch:
                     pause_until = job.retry_at
                     if refresh is job.refresh and refresh.done():  # the service stops
                         return
-                    if not self._refresher.by_itself:
+                    tries -= 1
+                    if not (tries and self._refresher.by_itself):
                         return
 
 

@@ -21,11 +21,16 @@ from airside.sdk.agent import AsyncAgent
 
 FAULTS = ("timeout", "reset", "429", "401", "503", "malformed", "hang")
 """How a call may go wrong: a late 504, a closed connection, a status, a body that is no JSON, no answer at all."""
+PATIENCE = 3.0
+"""Seconds that the agents' HTTP client waits for an answer, as any client does."""
 
 
 @dataclass(slots=True, eq=False)
 class BackendJob:
-    """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`."""
+    """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`.
+
+    `checks` are when the calls began and ended that asked how it is and went well.
+    """
 
     id: str
     key: str
@@ -33,6 +38,7 @@ class BackendJob:
     ends_at: float
     cancel_asked_at: float | None = None
     cancelled_at: float | None = None
+    checks: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -75,6 +81,7 @@ class FaultyBackend:
         self.jobs: dict[str, BackendJob] = {}
         self.calls: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.seconds: list[float] = []
         self._random = random.Random(seed)  # noqa: S311 - a test must be repeatable
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -90,6 +97,11 @@ class FaultyBackend:
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+
+    @property
+    def p95(self) -> float:
+        """The 95th percentile of the seconds that the calls took that went well."""
+        return sorted(self.seconds)[int(0.95 * len(self.seconds))] if self.seconds else 0.0
 
     def of_key(self, key: str) -> list[BackendJob]:
         """The jobs that were made for a key, the first one first."""
@@ -126,6 +138,9 @@ class FaultyBackend:
         await asyncio.sleep(delay / 2)
         status, body = self._carry_out(method, target) if takes_effect else (500, {})
         await asyncio.sleep(delay / 2)
+        if not fault:
+            self.seconds.append(delay)
+            self._note(method, target, delay)
         if fault:
             self.failed[fault] += 1
             await self._fail(fault, writer)
@@ -162,6 +177,11 @@ class FaultyBackend:
             job.cancelled_at = job.cancel_asked_at + self.cancel_seconds
         return 200, {"state": job.state}
 
+    def _note(self, method: str, target: str, seconds: float) -> None:
+        job, now = self.jobs.get(target.rpartition("/")[2]), time.monotonic()
+        if job is not None and method == "GET":
+            job.checks.append((now - seconds, now))
+
     def _make(self, query: Mapping[str, str]) -> BackendJob:
         key = query["key"]
         same = self.of_key(key) if query.get("once") else []
@@ -176,10 +196,6 @@ class FaultyBackend:
 def _write(writer: asyncio.StreamWriter, status: int, body: str, header: str = "") -> None:
     head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{header}\r\n"
     writer.write((head + body).encode())
-
-
-PATIENCE = 3.0
-"""Seconds that the agents' HTTP client waits for an answer, as any client does."""
 
 
 async def ask(method: str, url: str) -> Any:
