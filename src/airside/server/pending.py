@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MAX_REQUEST = 32 * limits.KIB
 """A request travels in its pending handle up to this size, compressed; a larger one without its inputs, which is enough
 to find its job."""
+MOMENT = 1.0
+"""Seconds to wait for a create that is taken up again here before it is told as pending."""
 _MAX_UNPACKED = limits.REQUEST
 _WITHOUT_INPUTS = 2  # a flag in the first byte, beside the number of the first attempt
 
@@ -109,7 +112,11 @@ class PendingAgent(StandIn):
 
     async def get(self, meta: bytes, call: Call) -> Resource:
         del meta
+        known = self._known()
+        was_begun = known is not None and known.task is not None
         entry = self._resume(self._handle, call)
+        if entry is not None and entry.task is not None and not was_begun:
+            await asyncio.wait((entry.task,), timeout=MOMENT)  # it may only have to be found
         overdue = time.time() - self._handle.created_at >= self.settings.create_timeout
         if entry is None:
             return self._unknown(overdue=overdue)
