@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import grpc.aio
 import pytest
 
-from airside.model import TaskType
+from airside.model import Phase, TaskType
 from airside.model.task import attempt_key
 from airside.server.handle import Kind, unseal
 from airside.testing.client import RawClient, task_template
@@ -57,7 +57,14 @@ class Engine:
             RawClient(grpc.aio.insecure_channel(replica.address, options=RECONNECT)) for replica in replicas
         ]
         self._chance = chance
-        self.lost = self.creates = self.vanished = 0
+        self.lost = self.creates = self.vanished = self.given_up = 0
+        self.is_calm = False
+
+    async def calm_down(self) -> None:
+        """From now on nobody dies, and every poll must be answered."""
+        for client in self._clients:
+            await client.channel.channel_ready()
+        self.is_calm = True
 
     async def close(self) -> None:
         for client in self._clients:
@@ -67,17 +74,16 @@ class Engine:
         """Create until an attempt's handle has come. An error begins the next attempt; only an engine that died itself
         asks for the same attempt again, once it is back."""
         while story.attempt not in story.handles:
-            vanished = self.vanished
-            if await self.create(story):
-                break
-            if self.vanished > vanished:
+            answered = await self.create(story)
+            if answered is None:
                 await asyncio.sleep(1.0)
-            else:
+            elif not answered:
                 story.attempt += 1
         for _ in range(self._chance.choice((0, 0, 1))):
             await self.create(story)  # the engine lost its own state and asks again
 
-    async def create(self, story: Story) -> bool:
+    async def create(self, story: Story) -> bool | None:
+        """True if a handle came, False if an error did, None if the engine was gone by then."""
         attempt, client = story.attempt, self._pick()
         template = task_template(story.task_type)
         request = client.create_request(template=template, prefix=story.prefix(attempt), attempt=attempt)
@@ -89,6 +95,7 @@ class Engine:
             answer = await asyncio.wait_for(call, vanish)
         except TimeoutError:
             self.vanished += 1
+            return None
         except grpc.aio.AioRpcError:
             self.lost += 1
             await asyncio.sleep(self._chance.uniform(0.2, 0.6))
@@ -105,17 +112,33 @@ class Engine:
         return self._chance.choice(there or self._clients)
 
     async def poll(self, stories: list[Story]) -> None:
-        """Ask both replicas for every task, by as many workers as Flyte's engine has."""
+        """Ask both replicas for every task, by as many workers as Flyte's engine has; a failed one is tried anew."""
         left = iter(stories)
 
         async def work() -> None:
             for story in left:
-                handle = story.handles[story.attempt][0]
-                for client in self._clients:
-                    await client.channel.channel_ready()
-                    await client.call("GetTask", client.job_request("GetTaskRequest", handle, story.task_type))
+                phases = {await self.ask(client, story) for client in self._clients}
+                if Phase.RETRYABLE_FAILED in phases:
+                    self.given_up += 1
+                    story.attempt += 1
+                    await self.tell(story)
 
         await asyncio.gather(*(work() for _ in range(10)))
+
+    async def ask(self, client: RawClient, story: Story) -> Phase | None:
+        request = client.job_request("GetTaskRequest", story.handles[story.attempt][0], story.task_type)
+        try:
+            return Phase((await client.call("GetTask", request)).resource.phase)
+        except grpc.aio.AioRpcError as exc:
+            if self.is_calm or exc.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return None  # it has just been killed
+
+    async def poll_meanwhile(self, stories: list[Story], backend: FaultyBackend, done: asyncio.Event) -> None:
+        """Ask every second for the tasks that have a handle but no job yet."""
+        while not done.is_set():
+            await self.poll([one for one in lost_of(stories, backend) if one.attempt in one.handles])
+            await asyncio.sleep(1.0)
 
 
 async def killer(replicas: list[Replica], kills: int, chance: random.Random, done: asyncio.Event) -> None:
@@ -170,9 +193,11 @@ async def test_killed_at_random_instants(replicas: StartReplicas, figures: Figur
                 stories.append(story)
                 await engine.tell(story)
 
-        await asyncio.gather(*(customer(number) for number in range(12)), killing)
+        polling = engine.poll_meanwhile(stories, backend, done)
+        await asyncio.gather(*(customer(number) for number in range(12)), killing, polling)
         ended, asked = time.monotonic(), stories
-        while asked or time.monotonic() < ended + settle:  # the engine polls: creates are resumed
+        await engine.calm_down()
+        while asked or time.monotonic() < ended + settle:
             assert time.monotonic() < ended + settle + 60.0, asked
             await engine.poll(asked)
             await asyncio.sleep(1.0)
@@ -196,7 +221,13 @@ def report(
 ) -> None:
     """Print the figures of each kind of agent, and check what was promised."""
     figures(
-        "killed", times=deaths, tasks=len(stories), creates=engine.creates, lost=engine.lost, vanished=engine.vanished
+        "killed",
+        times=deaths,
+        tasks=len(stories),
+        creates=engine.creates,
+        lost=engine.lost,
+        vanished=engine.vanished,
+        failed_after_create_timeout=engine.given_up,
     )
     for task_type in TYPES:
         mine = [one for one in stories if one.task_type == task_type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,10 +54,20 @@ class Outcome:
 
 
 class EngineModel:
-    """Runs tasks on a service as Flyte's engine would. Use it with `async with`.
+    """Runs tasks on a service as Flyte's engine would, with its defects. Use it with `async with`.
 
     `targets` are the addresses of the service's replicas: calls go round them, as with round_robin. `resync` is the
-    seconds between two polls of a task.
+    seconds between two polls of a task, `wire` which Flyte it is.
+
+    >>> import asyncio
+    >>> from airside.agents.echo import EchoAgent
+    >>> from airside.testing import harness
+    >>> async def main() -> str:
+    ...     async with harness(EchoAgent()) as h, EngineModel(h.address, resync=0.1) as engine:
+    ...         outcome = await engine.run("echo", "my-task", inputs={"x": 3}, outputs={"x": int})
+    ...     return outcome.phase.name
+    >>> asyncio.run(main())
+    'SUCCEEDED'
     """
 
     def __init__(
@@ -86,13 +97,11 @@ class EngineModel:
         for client in self._clients:
             await client.channel.close(None)
 
-    async def run(
-        self, task_type: str, name: str, *, retries: int = 0, config: dict[str, Any] | None = None
-    ) -> Outcome:
-        """Run one task to its end, or until it is frozen. `name` makes its output prefix."""
+    async def run(self, task_type: str, name: str, *, retries: int = 0, **task: Any) -> Outcome:
+        """Run one task to its end, or until it is frozen. `name` makes its output prefix; `task` is as in `create`."""
         outcome = Outcome(f"s3://bucket/metadata/{name}/n0/data")
         while outcome.attempts <= retries:
-            handle = await self.create(task_type, outcome, config)
+            handle = await self.create(task_type, outcome, **task)
             if handle is None:
                 outcome.phase = Phase.RETRYABLE_FAILED
                 continue
@@ -102,16 +111,24 @@ class EngineModel:
             await self.delete(task_type, handle, outcome)
         return outcome
 
-    async def create(self, task_type: str, outcome: Outcome, config: dict[str, Any] | None = None) -> bytes | None:
-        """The handle of the next attempt, or None if Create failed."""
+    async def create(
+        self,
+        task_type: str,
+        outcome: Outcome,
+        config: Mapping[str, Any] | None = None,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+    ) -> bytes | None:
+        """The handle of the next attempt, or None if Create failed. `outputs` declares names and Python types."""
         client = self._next()
         attempt = outcome.attempts
         outcome.attempts += 1
-        template = task_template(task_type)
+        template = task_template(task_type, inputs=inputs, outputs=outputs)
         if config is not None:
-            json_format.ParseDict(config, template.custom)
+            json_format.ParseDict(dict(config), template.custom)
         prefix = f"{outcome.prefix}/{attempt + (self.wire == 'v2')}"
-        request = client.create_request(template=template, prefix=prefix, attempt=attempt)
+        request = client.create_request(template=template, inputs=inputs, prefix=prefix, attempt=attempt)
         try:
             answer = await client.call("CreateTask", request, timeout=self.timeouts.create)
         except grpc.aio.AioRpcError as exc:

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
@@ -54,16 +54,42 @@ class BackendJob:
         return self.state == "RUNNING"
 
 
-class FaultyBackend:
-    """The backend, on a free port of loopback: `async with FaultyBackend(faults=0.3, seed=7) as backend`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendRequest:
+    """What an agent asked of the backend. Of a repeated query parameter the first value counts."""
 
-    `faults` is the share of calls that go wrong, each in a way drawn from `kinds`; a create that goes wrong has made
-    its job or not, by the toss of a coin. `latency` is the range of seconds that a call takes, drawn by its logarithm,
-    so that most are quick and some slow. `cancel_seconds` is how long a job goes on after a cancel was accepted.
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: bytes
+
+
+Answer = Callable[[BackendRequest], tuple[int, Any]]
+
+
+class FaultyBackend:
+    """An HTTP service on a free port of loopback that breaks. Its address is `url`; use it with `async with`.
+
+    `answer(request)` gives the status and what the body is as JSON: your own idea of the service that your agent talks
+    to. Without it, the backend runs the jobs of `airside.testing.faulty`'s agents.
+
+    `faults` is the share of calls that go wrong, each in a way drawn from `kinds`; one that goes wrong has taken effect
+    or not, by the toss of a coin. `latency` is the range of seconds that a call takes, drawn by its logarithm, so that
+    most are quick and some slow. `cancel_seconds` is how long a job goes on after a cancel was accepted.
+    `calls` counts the calls by method, `failed` those that went wrong by kind.
+
+    >>> import asyncio, urllib.request
+    >>> async def main() -> str:
+    ...     async with FaultyBackend(lambda request: (200, {"path": request.path})) as backend:
+    ...         with await asyncio.to_thread(urllib.request.urlopen, f"{backend.url}/jobs/7") as answer:
+    ...             return answer.read().decode()
+    >>> asyncio.run(main())
+    '{"path": "/jobs/7"}'
     """
 
     def __init__(
         self,
+        answer: Answer | None = None,
         *,
         faults: float = 0.0,
         latency: tuple[float, float] = (0.0, 0.0),
@@ -72,6 +98,7 @@ class FaultyBackend:
         cancel_seconds: float = 0.0,
         seed: int = 0,
     ) -> None:
+        self._carry_out = answer or self._run_jobs
         self.faults = faults
         self.latency = latency
         self.kinds = kinds
@@ -118,9 +145,7 @@ class FaultyBackend:
         assert task is not None
         self._open.add(task)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            await self._answer(method, target, writer)
+            await self._answer(await _read(reader), writer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client is gone
         except asyncio.CancelledError:
@@ -129,18 +154,18 @@ class FaultyBackend:
             self._open.discard(task)
             writer.close()
 
-    async def _answer(self, method: str, target: str, writer: asyncio.StreamWriter) -> None:
-        self.calls[method] += 1
+    async def _answer(self, request: BackendRequest, writer: asyncio.StreamWriter) -> None:
+        self.calls[request.method] += 1
         fault = self._random.choice(self.kinds) if self._random.random() < self.faults else ""
         low, high = self.latency
         delay = low * (high / low) ** self._random.random() if low else high
         takes_effect = not fault or self._random.random() < 0.5
         await asyncio.sleep(delay / 2)
-        status, body = self._carry_out(method, target) if takes_effect else (500, {})
+        status, body = self._carry_out(request) if takes_effect else (500, {})
         await asyncio.sleep(delay / 2)
         if not fault:
             self.seconds.append(delay)
-            self._note(method, target, delay)
+            self._note(request, delay)
         if fault:
             self.failed[fault] += 1
             await self._fail(fault, writer)
@@ -162,24 +187,22 @@ class FaultyBackend:
             case "hang":
                 await asyncio.sleep(3600.0)
 
-    def _carry_out(self, method: str, target: str) -> tuple[int, Mapping[str, Any]]:
-        parts = urlsplit(target)
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        job = self.jobs.get(parts.path.rpartition("/")[2])
-        if method == "POST":
-            return 200, {"id": self._make(query).id}
-        if parts.path == "/jobs":
-            return 200, {"ids": [one.id for one in self.of_key(query["key"])]}
+    def _run_jobs(self, request: BackendRequest) -> tuple[int, Mapping[str, Any]]:
+        job = self.jobs.get(request.path.rpartition("/")[2])
+        if request.method == "POST":
+            return 200, {"id": self._make(request.query).id}
+        if request.path == "/jobs":
+            return 200, {"ids": [one.id for one in self.of_key(request.query["key"])]}
         if job is None:
             return 404, {}
-        if method == "DELETE" and job.cancel_asked_at is None:
+        if request.method == "DELETE" and job.cancel_asked_at is None:
             job.cancel_asked_at = time.monotonic()
             job.cancelled_at = job.cancel_asked_at + self.cancel_seconds
         return 200, {"state": job.state}
 
-    def _note(self, method: str, target: str, seconds: float) -> None:
-        job, now = self.jobs.get(target.rpartition("/")[2]), time.monotonic()
-        if job is not None and method == "GET":
+    def _note(self, request: BackendRequest, seconds: float) -> None:
+        job, now = self.jobs.get(request.path.rpartition("/")[2]), time.monotonic()
+        if job is not None and request.method == "GET":
             job.checks.append((now - seconds, now))
 
     def _make(self, query: Mapping[str, str]) -> BackendJob:
@@ -191,6 +214,17 @@ class FaultyBackend:
         job = BackendJob(f"j{len(self.jobs)}", key, now, now + float(query["seconds"]))
         self.jobs[job.id] = job
         return job
+
+
+async def _read(reader: asyncio.StreamReader) -> BackendRequest:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    first, *headers = head.split("\r\n")
+    method, target, _ = first.split(" ")
+    lengths = [line.partition(":")[2] for line in headers if line.lower().startswith("content-length:")]
+    body = await reader.readexactly(int(lengths[0])) if lengths else b""
+    parts = urlsplit(target)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    return BackendRequest(method=method, path=parts.path, query=query, body=body)
 
 
 def _write(writer: asyncio.StreamWriter, status: int, body: str, header: str = "") -> None:
