@@ -59,7 +59,7 @@ plugins:
       # It will override the default agent for custom_task, which means propeller will send the request to this agent.
       - custom_task: custom_agent
 """
-AGENTS = [f"{Path(__file__).with_name('documented.py')}:{name}" for name in ("DefaultTask", "CustomTask")]
+AGENTS = [f"{Path(__file__).with_name('agents.py')}:{name}" for name in ("DefaultTask", "CustomTask")]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airside.testing.engine_model import EngineModel, Outcome
 from airside.testing.faulty import BackendJob, FaultyBackend
 from airside.testing.replicas import Replica
 
+PATIENT = f"{Path(__file__).with_name('agents.py')}:PatientToken"
 MAX_WAIT = 1.9  # seconds that an ask waits, less what the way takes
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 Figures = Callable[..., None]
@@ -59,7 +61,7 @@ async def test_faults_cost_no_task(
     allowed: int,
 ) -> None:
     async with FaultyBackend(faults=0.3, latency=latency, seed=7) as backend:
-        (replica,) = await replicas(backend.url)
+        (replica,) = await replicas(backend.url, agents=[PATIENT])
         outcomes = await drive(replica.address, jobs, resync, seconds)
         by_id = {job.key: job for job in backend.jobs.values()}
         assert len(by_id) == len(backend.jobs), "two jobs for one key"
