@@ -14,6 +14,7 @@ calls that match are kept, and told as `recorded`.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import re
@@ -84,8 +85,9 @@ class FaultProxy:
             return await _send(writer, await self._forward(call))
         self.calls[call.method] += 1
         if self.rules["record"]:
-            body = call.body.decode("utf-8", errors="replace")
-            self.recorded.append({"method": call.method, "target": call.target, "body": body})
+            body = gzip.decompress(call.body) if call.body[:2] == b"\x1f\x8b" else call.body
+            told = {"method": call.method, "target": call.target, "body": body.decode("utf-8", errors="replace")}
+            self.recorded.append(told)
         low, high = self.rules["latency"]
         kind = self._random.choice(self.rules["kinds"]) if self._random.random() < self.rules["share"] else ""
         delay = self._random.uniform(low, high)

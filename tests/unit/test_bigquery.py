@@ -13,10 +13,11 @@ from google.auth.exceptions import RefreshError, TransportError
 
 from airside import ConversionError, Fail, NotFound, Phase, Retry, StructuredDataset, UsageError, kwtypes
 from airside.agents.bigquery import BigQueryAgent, BigQueryConfig, BigQueryTask, Query
-from airside.agents.bigquery_answers import facts, failure, phase_of, reason_of, to_outputs
+from airside.agents.bigquery_answers import facts, failure, phase_of, reason_of, table_uri
 from airside.agents.bigquery_clients import SECRET, Clients
 from airside.agents.bigquery_parameters import parse_type, to_parameters, type_of, value_of
 from airside.agents.bigquery_request import Defaults, to_labels, to_request
+from airside.agents.sql_outputs import to_outputs
 from airside.model import Connection, Execution, Interface, Sql, Task, TaskType
 
 TYPE = TaskType("bigquery_query_job_task")
@@ -251,8 +252,9 @@ def test_a_date_is_sent_as_one() -> None:
 
 
 def test_a_table_is_named_as_flyte_names_it() -> None:
-    table = {"projectId": "p", "datasetId": "d", "tableId": "t"}
-    assert to_outputs({"results": "dataset"}, table, [], 0) == {"results": StructuredDataset("bq://p:d.t", format="bq")}
+    assert table_uri({"projectId": "p", "datasetId": "d", "tableId": "t"}) == "bq://p:d.t"
+    table = StructuredDataset("bq://p:d.t", format="bq")
+    assert to_outputs({"results": "dataset"}, table, [], 0) == {"results": table}
     assert to_outputs({"n": ["optional", "int"]}, None, [], 0) == {"n": None}
     with pytest.raises(ConversionError, match="leaves no table"):
         to_outputs({"results": "dataset"}, None, [], 0)

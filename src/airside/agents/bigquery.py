@@ -18,6 +18,7 @@ from airside.agents.bigquery_clients import Clients, account_of
 from airside.agents.bigquery_parameters import parse_type
 from airside.agents.bigquery_request import Defaults, Request, to_request
 from airside.agents.json_values import kind_of
+from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
     Call,
     ConversionError,
@@ -28,6 +29,7 @@ from airside.model import (
     Resource,
     Retry,
     Sql,
+    StructuredDataset,
     Task,
     TaskTemplate,
     UsageError,
@@ -295,8 +297,9 @@ class BigQueryAgent(AsyncAgent[Query]):
         table = answers.table_of(answer)
         if table is None and (answer.get("statistics") or {}).get("numChildJobs"):
             table = self._table_of_script(job, call)
-        rows, total = self._rows(found, call) if answers.needs_rows(job.outputs) else ([], 0)
-        return answers.to_outputs(job.outputs, table, rows, total)
+        rows, total = self._rows(found, call) if needs_rows(job.outputs) else ([], 0)
+        result = None if table is None else StructuredDataset(answers.table_uri(table), format="bq")
+        return to_outputs(job.outputs, result, rows, total)
 
     def _table_of_script(self, job: Query, call: Call) -> Mapping[str, Any] | None:
         """The table of the last statement that left one: each statement of a script is a job of its own."""
