@@ -140,3 +140,17 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
         else:
             return
     pytest.fail("the S3 server did not start")
+
+
+def test_a_large_file_is_copied_piece_by_piece(s3: str, tmp_path: Path) -> None:
+    content = b"0123456789abcdef" * 500_000
+    with (tmp_path / "between").open("w+b") as between:
+        between.write(content)
+        between.seek(0)
+        storage.upload(f"{s3}/large", between)
+        between.seek(0)
+        between.truncate()
+        assert storage.download(f"{s3}/large", between) == len(content)
+        with pytest.raises(storage.FileMissing):
+            storage.download(f"{s3}/no-such-file", between)
+    assert (tmp_path / "between").read_bytes() == content

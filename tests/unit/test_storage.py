@@ -86,3 +86,25 @@ def _umask() -> int:
 
 def _interrupted(_: int) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_large_file_is_copied_piece_by_piece(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out" / "copy"
+    source.write_bytes(b"0123456789abcdef" * 200_000)
+    with (tmp_path / "between").open("w+b") as between:
+        assert storage.download(source.as_uri(), between) == 3_200_000
+        between.seek(0)
+        storage.upload(str(target), between)
+    assert target.read_bytes() == source.read_bytes()
+    assert [entry.name for entry in target.parent.iterdir()] == ["copy"]
+
+
+def test_a_copy_is_refused_like_a_read(tmp_path: Path) -> None:
+    allowed = storage.Storage([tmp_path / "data"])
+    with (tmp_path / "between").open("w+b") as between:
+        with pytest.raises(storage.PathNotAllowed):
+            allowed.download("/etc/hostname", between)
+        with pytest.raises(storage.PathNotAllowed):
+            allowed.upload(str(tmp_path / "data" / ".." / "x"), between)
+        with pytest.raises(storage.FileMissing):
+            storage.download(str(tmp_path / "none"), between)

@@ -7,13 +7,14 @@ from a thread.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from airside.model import Fail, MissingExtra, Retry, UsageError
@@ -26,6 +27,7 @@ _CONNECT_TIMEOUT = "5s"
 _REQUEST_TIMEOUT = "30s"
 _RETRIES = 3
 _RETRY_SECONDS = 30
+_PIECE = 1024 * 1024
 # an operator who sets a plain http endpoint (MinIO, a test double) means it
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AZURE_STORAGE_ENDPOINT")
 
@@ -90,6 +92,30 @@ def write(uri: str, data: bytes, *, durable: bool = True) -> None:
         _replace(_local(uri, scheme), data, durable=durable)
 
 
+def download(uri: str, into: BinaryIO) -> int:
+    """Copy a file of any size into an open one, piece by piece; returns its size. Raises as `read` does."""
+    scheme = _scheme(uri)
+    if scheme in OBJECT_STORES:
+        store, key = _object(uri)
+        with _store_errors(uri, "read"):
+            return sum(into.write(piece) for piece in store.get(key).stream(min_chunk_size=_PIECE))
+    with _local_errors(uri, "read"), _local(uri, scheme).open("rb") as file:
+        shutil.copyfileobj(file, into, _PIECE)
+        return file.tell()
+
+
+def upload(uri: str, source: BinaryIO) -> None:
+    """Write a file of any size as a whole, piece by piece, from an open one. Raises as `read` does."""
+    scheme = _scheme(uri)
+    if scheme in OBJECT_STORES:
+        store, key = _object(uri)
+        with _store_errors(uri, "written"):
+            store.put(key, source)
+        return
+    with _local_errors(uri, "written"):
+        _replace(_local(uri, scheme), source, durable=False)
+
+
 class Storage:
     """Files in object stores, and of this machine those in `folders`; None: everywhere.
 
@@ -109,6 +135,16 @@ class Storage:
         """Write a file; see `storage.write`."""
         self._check(uri)
         write(uri, data)
+
+    def download(self, uri: str, into: BinaryIO) -> int:
+        """Copy a file into an open one; see `storage.download`."""
+        self._check(uri)
+        return download(uri, into)
+
+    def upload(self, uri: str, source: BinaryIO) -> None:
+        """Write a file from an open one; see `storage.upload`."""
+        self._check(uri)
+        upload(uri, source)
 
     def _check(self, uri: str) -> None:
         scheme = _scheme(uri)
@@ -150,12 +186,15 @@ def _local(uri: str, scheme: str) -> Path:
     raise UnusableUri(f"{uri} cannot be read or written: use a local path, file://, or one of {known}.")
 
 
-def _replace(path: Path, data: bytes, *, durable: bool) -> None:
+def _replace(path: Path, data: bytes | BinaryIO, *, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with draft.open("xb") as file:
-            file.write(data)
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                shutil.copyfileobj(data, file, _PIECE)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
