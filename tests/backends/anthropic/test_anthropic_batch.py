@@ -1,0 +1,216 @@
+"""The anthropic-batch agent against mock-ai-api, and against answers in the shape of Anthropic's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse, MessageBatchRequestCounts
+
+from airside import Connection, Fail, File, NotFound, Phase, Retry, kwtypes
+from airside.agents.anthropic_batch import STATES, AnthropicBatchAgent, AnthropicBatchTask, Batch
+from airside.model import Call
+from airside.sdk.adapt import adapt
+from airside.testing import harness
+
+CONFIG = {"model": "claude-sonnet-4-5", "max_tokens": 20}
+
+
+def request(number: int, **params: Any) -> dict[str, Any]:
+    return {"custom_id": f"r{number}", "params": {"messages": [{"role": "user", "content": f"q {number}"}], **params}}
+
+
+def options(door: Any, **more: Any) -> dict[str, Any]:
+    return {"base_url": door.url, **more}
+
+
+async def opened(door: Any, **more: Any) -> Any:
+    agent = adapt(AnthropicBatchAgent())
+    await agent.open(AnthropicBatchAgent.Options(**options(door, **more)))
+    return agent
+
+
+def batch(status: str, *, identity: str = "msgbatch_1", processing: int = 0, **counts: int) -> dict[str, Any]:
+    told = {
+        "id": identity,
+        "type": "message_batch",
+        "processing_status": status,
+        "request_counts": {
+            "processing": processing,
+            **dict.fromkeys(("succeeded", "errored", "canceled", "expired"), 0),
+            **counts,
+        },
+        "created_at": "2026-01-02T03:04:05Z",
+        "expires_at": "2026-01-03T03:04:05Z",
+        "results_url": f"/v1/messages/batches/{identity}/results",
+    }
+    MessageBatch.model_validate(told)
+    return told
+
+
+def errored(name: str, message: str) -> dict[str, Any]:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": message}, "request_id": None}
+    told = {"custom_id": name, "result": {"type": "errored", "error": error}}
+    MessageBatchIndividualResponse.model_validate(told)
+    return told
+
+
+async def test_a_file_goes_up_and_the_answers_come_down(door: Any, wire: Any, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(request(number)) + "\n\n" for number in range(3)))
+    task = AnthropicBatchTask(
+        name="batch",
+        config=CONFIG,
+        inputs=kwtypes(input_file=File),
+        outputs=kwtypes(result=dict, output_file=File, total=int, succeeded=int, errored=int),
+    )
+    table = options(door, allowed_directories=[str(tmp_path)])
+    async with harness(AnthropicBatchAgent, wire=wire, options=table) as h:
+        prefix = str(tmp_path / "0")
+        job = await h.create(task=task, inputs={"input_file": File(str(source))}, output_prefix=prefix)
+        first = await h.get(job)
+        assert first.phase is Phase.RUNNING, first
+        assert first.message == "3 requests in the batch"
+        assert first.links[0].name == "Anthropic batch"
+        door.send_get(f"/v1/messages/batches/{first.info['batch_id']}/results")  # upon which the emulator's batch ends
+        done = await h.finish(job)
+        assert "sk-ant-0123456789abcdef" not in h.log
+    assert done.phase is Phase.SUCCEEDED, done
+    outputs = dict(done.outputs or {})
+    assert [outputs[name] for name in ("total", "succeeded", "errored")] == [3, 3, 0]
+    answers = [json.loads(line) for line in (tmp_path / "0" / "output_file.jsonl").read_text().splitlines()]
+    assert [(one["custom_id"], one["result"]["type"]) for one in answers] == [(f"r{n}", "succeeded") for n in range(3)]
+    assert done.info["usage"]["output_tokens"] > 0
+    create = next(one for one in door.asked if one.method == "POST")
+    assert [one["params"]["model"] for one in create.body["requests"]] == ["claude-sonnet-4-5"] * 3
+    assert create.authorization == "Bearer sk-ant-0123456789abcdef"
+
+
+async def test_a_request_says_otherwise_than_the_config(door: Any) -> None:
+    agent = await opened(door)
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        work = h.task(task=AnthropicBatchTask(name="b", config=CONFIG), inputs={"requests": [request(1, max_tokens=5)]})
+        await agent.create(work, Call())
+    (create,) = [one for one in door.asked if one.method == "POST"]
+    assert create.body == {
+        "requests": [{"custom_id": "r1", "params": {**CONFIG, **request(1)["params"], "max_tokens": 5}}]
+    }
+    await agent.close()
+
+
+async def test_one_list_answers_for_many_batches(door: Any) -> None:
+    agent = await opened(door)
+    metas = [agent.codec.encode(Batch(f"msgbatch_{number}")) for number in (1, 2, 3)]
+    data = [batch("in_progress", processing=4), batch("canceling", identity="msgbatch_2", processing=1)]
+    door.answer("/batches", {"data": data, "has_more": False, "first_id": None, "last_id": None})
+    door.answer("/batches/msgbatch_3", batch("ended", identity="msgbatch_3", succeeded=1))
+    answers = await agent.get_many(metas, Call())
+    assert [one.phase for one in answers] == [Phase.RUNNING, Phase.RUNNING, Phase.SUCCEEDED]
+    assert [one.path for one in door.asked] == ["/v1/messages/batches", "/v1/messages/batches/msgbatch_3"]
+    await agent.close()
+
+
+@pytest.mark.parametrize(
+    ("counts", "job", "phase", "code"),
+    [
+        ({"succeeded": 2, "errored": 1}, {}, Phase.SUCCEEDED, ""),
+        ({"errored": 2}, {}, Phase.FAILED, "EveryRequestFailed"),
+        ({"succeeded": 2, "expired": 1}, {}, Phase.FAILED, "Expired"),
+        ({"succeeded": 2, "expired": 1}, {"accept_partial": True}, Phase.SUCCEEDED, ""),
+        ({"expired": 3}, {"accept_partial": True}, Phase.FAILED, "Expired"),
+        ({"succeeded": 2, "canceled": 1}, {}, Phase.ABORTED, "Canceled"),
+        ({"succeeded": 2, "canceled": 1}, {"accept_partial": True}, Phase.SUCCEEDED, ""),
+    ],
+)
+async def test_what_an_ended_batch_means(
+    door: Any, counts: dict[str, int], job: dict[str, Any], phase: Phase, code: str
+) -> None:
+    agent = await opened(door)
+    for _ in range(2):
+        door.answer("/batches/msgbatch_1", batch("ended", **counts))
+    lines = [errored("r7", "max_tokens: too large"), errored("r8", "no model")]
+    door.answer("/results", "".join(json.dumps(line) + "\n" for line in lines))
+    resource = await agent.get(agent.codec.encode(Batch("msgbatch_1", **job)), Call())
+    assert (resource.phase, resource.code) == (phase, code)
+    assert resource.message.startswith(f"{counts.get('succeeded', 0)} of {sum(counts.values())} requests succeeded")
+    if "errored" in counts:
+        assert resource.info is not None
+        assert resource.info["errors"] == ["r7: max_tokens: too large", "r8: no model"]
+    await agent.close()
+
+
+def test_every_state_and_count_of_the_sdk_is_known() -> None:
+    assert set(typing.get_args(MessageBatch.model_fields["processing_status"].annotation)) == set(STATES)
+    known = {"processing", "succeeded", "errored", "canceled", "expired"}
+    assert set(MessageBatchRequestCounts.model_fields) == known
+
+
+async def test_a_batch_is_cancelled_and_an_unknown_one_is_told(door: Any) -> None:
+    agent = await opened(door)
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        work = h.task(task=AnthropicBatchTask(name="b", config=CONFIG), inputs={"requests": [request(1)]})
+        meta = await agent.create(work, Call())
+    await agent.delete(meta, Call())
+    resource = await agent.get(meta, Call())
+    assert (resource.phase, resource.info["status"]) == (Phase.RUNNING, "canceling")
+    unknown = agent.codec.encode(Batch("msgbatch_none"))
+    with pytest.raises(NotFound, match="not_found_error: Batch not found"):
+        await agent.get(unknown, Call())
+    with pytest.raises(NotFound):
+        await agent.delete(unknown, Call())
+    await agent.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(400, "InvalidRequest"), (403, "Forbidden"), (413, "RequestTooLarge"), (404, "ResourceNotFound")],
+)
+async def test_a_create_that_cannot_succeed_fails_with_the_words_of_anthropic(
+    door: Any, status: int, code: str
+) -> None:
+    door.answer("/batches", {"type": "error", "error": {"type": "some_error", "message": "because"}}, status)
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        task = AnthropicBatchTask(name="b", config=CONFIG)
+        done = await h.finish(await h.create(task=task, inputs={"requests": [request(1)]}))
+    assert (done.phase, done.code, done.message) == (Phase.FAILED, code, "Anthropic: some_error: because")
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 529])
+async def test_a_poll_that_fails_is_repeated_when_anthropic_says(door: Any, status: int) -> None:
+    agent = await opened(door)
+    door.answer("/batches/msgbatch_1", {"error": {"message": "busy"}}, status, Retry_After="7")
+    with pytest.raises(Retry, match=r"Anthropic: busy$") as caught:
+        await agent.get(agent.codec.encode(Batch("msgbatch_1")), Call())
+    assert caught.value.after == 7
+    assert len(door.asked) == 1
+    await agent.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is empty"),
+        ("{}\n", "Line 1 of the requests must be an object with custom_id and params"),
+        ('{"custom_id": "a", "params": {}}\n{', "Line 2 of the requests is not JSON"),
+    ],
+)
+async def test_requests_that_are_none_are_told_by_their_line(door: Any, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "in.jsonl").write_text(text)
+    async with harness(AnthropicBatchAgent, options=options(door, allowed_directories=[str(tmp_path)])) as h:
+        inputs = {"input_file": File(str(tmp_path / "in.jsonl"))}
+        done = await h.finish(await h.create(inputs=inputs, config={"config": {}}))
+    assert done.phase is Phase.FAILED
+    assert re.search(says, done.message)
+    assert not door.asked
+
+
+async def test_a_key_goes_to_allowed_hosts_only(door: Any) -> None:
+    agent = await opened(door)
+    elsewhere = Connection(secrets={"api_key": "sk-theirs"}, configs={"base_url": "https://anthropic.evil.example"})
+    with pytest.raises(Fail, match=r"not sent to anthropic\.evil\.example"):
+        await agent.get(agent.codec.encode(Batch("msgbatch_1")), Call(connection=elsewhere))
+    await agent.close()
