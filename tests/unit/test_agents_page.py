@@ -25,7 +25,7 @@ def rows() -> Mapping[str, Mapping[str, str]]:
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
     heads, _, *rest = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     named = (dict(zip(heads, cells, strict=True)) for cells in rest)
-    return {re.sub(r"\[(\w+)\]\(.*\)", r"\1", row["agent"]): row for row in named}
+    return {re.sub(r"\[([^\]]+)\]\(.*\)", r"\1", row["agent"]): row for row in named}
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import islice
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from airside.agents.api_accounts import Account, Accounts, Session, Vendor
@@ -28,7 +28,6 @@ from airside.model import (
     Fail,
     File,
     LogLink,
-    MissingExtra,
     NotFound,
     Phase,
     Resource,
@@ -37,6 +36,7 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
 
 if TYPE_CHECKING:
     import anthropic
@@ -118,6 +118,7 @@ class AnthropicBatchAgent(AsyncAgent[Batch]):
 
     name = "anthropic-batch"
     task_type = "anthropic-batch"
+    requires = MappingProxyType({"anthropic": "anthropic"})
     poll_interval = 30.0
     call_timeout = _TRANSFER_SECONDS + 60  # the last poll may fetch 256 MB; an ordinary request takes 20 s at most
     create_timeout = _TRANSFER_SECONDS + 60
@@ -137,14 +138,27 @@ class AnthropicBatchAgent(AsyncAgent[Batch]):
         allowed_directories: tuple[str, ...] = ()
 
     def open(self, options: Options) -> None:
-        if find_spec("anthropic") is None:
-            raise MissingExtra("anthropic", "The anthropic-batch agent")
+        missing = missing_extra(self)
+        if missing is not None:
+            raise missing
         hosts = options.allowed_hosts
         self._accounts = Accounts(ANTHROPIC, base_url=options.base_url, allowed_hosts=hosts, make=_make_client)
         self._transfers = Transfers(options.allowed_directories)
 
     def close(self) -> None:
         self._accounts.close()
+
+    def check_credentials(self) -> str:
+        """Whose key there is for tasks that bring none."""
+        return self._accounts.whose()
+
+    def probe(self) -> str:
+        """Ask for the models."""
+        import anthropic
+
+        with self._accounts.session(None).calls(anthropic.AnthropicError) as client:
+            client.models.list(limit=1)
+        return "Anthropic answers"
 
     def create(self, task: Task, call: Call) -> Batch:
         from anthropic.types.messages import MessageBatch

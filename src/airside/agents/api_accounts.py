@@ -100,6 +100,16 @@ class Accounts:
                 self._sessions.popitem(last=False)
         return made
 
+    def whose(self) -> str:
+        """Where the service's own key comes from. Raises `Fail` if there is none."""
+        account = self._account(None, "")
+        session = self.session(None)
+        if account.api_key:
+            return f"the secret {self._vendor.key_secret}"
+        if not getattr(session.sdk, "api_key", None) and not getattr(session.sdk, "auth_token", None):
+            raise Fail(f"There is no key: set the secret {self._vendor.key_secret}.", code="NoCredentials")
+        return f"a key that the SDK of {self._vendor.name} found"
+
     def close(self) -> None:
         """Close every client."""
         with self._lock:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any
 
 from airside.agents.api_accounts import Accounts
 from airside.agents.openai_account import OPENAI, make_client
-from airside.model import Call, Fail, MissingExtra, Phase, Resource, Task, TaskTemplate, UsageError
+from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
+from airside.sdk.declare import missing_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class ChatGPTAgent(SyncAgent):
 
     name = "chatgpt"
     task_type = "chatgpt"
+    requires = MappingProxyType({"openai": "openai"})
     create_timeout = 660.0
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +69,27 @@ class ChatGPTAgent(SyncAgent):
         request_retries: int = 2
 
     def open(self, options: Options) -> None:
-        if find_spec("openai") is None:
-            raise MissingExtra("openai", "The chatgpt agent")
+        missing = missing_extra(self)
+        if missing is not None:
+            raise missing
         self._options = options
         hosts = options.allowed_hosts
         self._accounts = Accounts(OPENAI, base_url=options.base_url, allowed_hosts=hosts, make=make_client)
 
     def close(self) -> None:
         self._accounts.close()
+
+    def check_credentials(self) -> str:
+        """Whose key there is for tasks that bring none."""
+        return self._accounts.whose()
+
+    def probe(self) -> str:
+        """Ask for the models."""
+        import openai
+
+        with self._accounts.session(None).calls(openai.OpenAIError) as client:
+            client.models.list()
+        return "OpenAI answers"
 
     def do(self, task: Task, call: Call) -> Resource:
         import openai

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, Literal
 
 from airside.agents.databricks_run import submission
@@ -28,7 +28,6 @@ from airside.model import (
     Fail,
     LogLine,
     LogLink,
-    MissingExtra,
     NotFound,
     Phase,
     Resource,
@@ -37,6 +36,7 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
 
 _PAGE = 25  # the most runs that one runs/list tells
 _MAX_TASK_PAGES = 10  # of a hundred tasks each
@@ -111,6 +111,7 @@ class DatabricksAgent(AsyncAgent[Run]):
 
     name = "databricks"
     task_type = "databricks"
+    requires = MappingProxyType({"databricks.sdk": "databricks"})
     create_is_idempotent = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +135,9 @@ class DatabricksAgent(AsyncAgent[Run]):
         service_credential_provider: str = ""
 
     def open(self, options: Options) -> None:
-        if find_spec("databricks") is None or find_spec("databricks.sdk") is None:
-            raise MissingExtra("databricks", "The databricks agent")
+        missing = missing_extra(self)
+        if missing is not None:
+            raise missing
         self._options = options
         self._runs = f"/api/{options.api_version}/jobs/runs"
         self._workspaces = Workspaces(
@@ -144,6 +146,16 @@ class DatabricksAgent(AsyncAgent[Run]):
             allowed_hosts=options.allowed_hosts,
             token_secrets=options.token_secrets,
         )
+
+    def check_credentials(self) -> str:
+        """Whose credentials there are for the default workspace."""
+        return self._workspaces.client(self._workspaces.host_of(None, None), None).identity
+
+    def probe(self) -> str:
+        """Ask the default workspace for its newest run."""
+        host = self._workspaces.host_of(None, None)
+        self._workspaces.client(host, None).ask("GET", f"{self._runs}/list", query={"limit": 1})
+        return f"{host} answers"
 
     def create(self, task: Task, call: Call) -> Run:
         host = self._workspaces.host_of(task.config.get("databricksInstance"), call.connection)

@@ -16,7 +16,7 @@ from airside.sdk.hosts import HostAllowList, address_of
 from airside.sdk.secrets import secret
 
 if TYPE_CHECKING:
-    from databricks.sdk.core import ApiClient
+    from databricks.sdk.core import ApiClient, Config
     from databricks.sdk.errors.base import DatabricksError
 
 VENDOR_HOSTS = (
@@ -147,7 +147,12 @@ class Client:
     def __init__(self, host: str, settings: Mapping[str, str]) -> None:
         self.host = host
         self.refused = False
-        self._api = _connect(host, settings)
+        self._config, self._api = _connect(host, settings)
+
+    @property
+    def identity(self) -> str:
+        """How the client signs in, in words."""
+        return f"{self._config.auth_type} for {self.host}"
 
     def ask(
         self,
@@ -231,7 +236,7 @@ def base_url(host: str) -> str:
     return f"{scheme}://{name}" + ("" if address.port == usual else f":{address.port}")
 
 
-def _connect(host: str, settings: Mapping[str, Any]) -> ApiClient:
+def _connect(host: str, settings: Mapping[str, Any]) -> tuple[Config, ApiClient]:
     from databricks.sdk.clock import Clock
     from databricks.sdk.core import ApiClient, Config
 
@@ -258,7 +263,7 @@ def _connect(host: str, settings: Mapping[str, Any]) -> ApiClient:
         )
     except ValueError as exc:
         raise Fail(f"{host}: {_words(exc)}", code="NoCredentials") from None
-    return ApiClient(config)
+    return config, ApiClient(config)
 
 
 def _of_connection(connection: Connection) -> dict[str, str]:

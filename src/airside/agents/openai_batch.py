@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 from airside.agents.api_accounts import Accounts, Session
@@ -25,7 +25,6 @@ from airside.model import (
     Fail,
     File,
     LogLink,
-    MissingExtra,
     NotFound,
     Phase,
     Resource,
@@ -34,6 +33,7 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
 
 log = logging.getLogger("airside.agents.openai_batch")
 
@@ -118,6 +118,7 @@ class OpenAIBatchAgent(AsyncAgent[Batch]):
 
     name = "openai-batch"
     task_type = "openai-batch"
+    requires = MappingProxyType({"openai": "openai"})
     poll_interval = 30.0
     call_timeout = _TRANSFER_SECONDS + 60  # the last poll may fetch 200 MB; an ordinary request takes 20 s at most
     create_timeout = _TRANSFER_SECONDS + 60
@@ -137,14 +138,27 @@ class OpenAIBatchAgent(AsyncAgent[Batch]):
         allowed_directories: tuple[str, ...] = ()
 
     def open(self, options: Options) -> None:
-        if find_spec("openai") is None:
-            raise MissingExtra("openai", "The openai-batch agent")
+        missing = missing_extra(self)
+        if missing is not None:
+            raise missing
         hosts = options.allowed_hosts
         self._accounts = Accounts(OPENAI, base_url=options.base_url, allowed_hosts=hosts, make=make_client)
         self._transfers = Transfers(options.allowed_directories)
 
     def close(self) -> None:
         self._accounts.close()
+
+    def check_credentials(self) -> str:
+        """Whose key there is for tasks that bring none."""
+        return self._accounts.whose()
+
+    def probe(self) -> str:
+        """Ask for the models."""
+        import openai
+
+        with self._accounts.session(None).calls(openai.OpenAIError) as client:
+            client.models.list()
+        return "OpenAI answers"
 
     def create(self, task: Task, call: Call) -> Batch:
         config = {"endpoint": "/v1/chat/completions", "completion_window": "24h", **_config_of(task)}

@@ -214,3 +214,16 @@ async def test_a_key_goes_to_allowed_hosts_only(door: Any) -> None:
     with pytest.raises(Fail, match=r"not sent to anthropic\.evil\.example"):
         await agent.get(agent.codec.encode(Batch("msgbatch_1")), Call(connection=elsewhere))
     await agent.close()
+
+
+def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = AnthropicBatchAgent()
+    agent.open(AnthropicBatchAgent.Options(**options(door)))
+    assert agent.check_credentials() == "the secret FLYTE_ANTHROPIC_API_KEY"
+    assert agent.probe() == "Anthropic answers"
+    agent.close()
+    monkeypatch.delenv("_FSEC_FLYTE_ANTHROPIC_API_KEY")
+    agent.open(AnthropicBatchAgent.Options(**options(door)))
+    with pytest.raises(Fail, match=r"Anthropic|no key"):
+        agent.check_credentials()
+    agent.close()

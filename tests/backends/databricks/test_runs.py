@@ -404,5 +404,15 @@ async def test_a_bad_cursor_and_bad_options_are_told(door: Any) -> None:
 
 def test_the_conformance_suite_holds(door: Any) -> None:
     place = door.upload("/Shared/quick.py", "print(1)")
-    report = check_agent(DatabricksAgent, task=script(place), options=options(door))
+    report = check_agent(DatabricksAgent, task=script(place), options=options(door), wires=("v2",))
     assert report.ok, str(report)
+
+
+async def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = DatabricksAgent()
+    agent.open(DatabricksAgent.Options(host=door.url))
+    assert await asyncio.to_thread(agent.check_credentials) == f"pat for {door.url}"
+    assert await asyncio.to_thread(agent.probe) == f"{door.url} answers"
+    agent.open(DatabricksAgent.Options())
+    with pytest.raises(Fail, match="set host"):
+        agent.check_credentials()

@@ -263,3 +263,16 @@ async def test_a_connection_brings_its_key_and_sends_it_to_allowed_hosts_only(do
     with pytest.raises(Fail, match="no secret openai_api_key or api_key"):
         await agent.get(meta, Call(connection=without))
     await agent.close()
+
+
+def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = OpenAIBatchAgent()
+    agent.open(OpenAIBatchAgent.Options(**options(door)))
+    assert agent.check_credentials() == "the secret FLYTE_OPENAI_API_KEY"
+    assert agent.probe() == "OpenAI answers"
+    agent.close()
+    monkeypatch.delenv("_FSEC_FLYTE_OPENAI_API_KEY")
+    agent.open(OpenAIBatchAgent.Options(**options(door)))
+    with pytest.raises(Fail, match=r"OpenAI|no key"):
+        agent.check_credentials()
+    agent.close()
