@@ -170,6 +170,19 @@ def test_the_commands_get_in_with_the_same_flags(folder: Path, port: int) -> Non
     assert (waited.returncode, waited.stdout) == (0, "x: 4\n"), waited.stderr
 
 
+def test_the_check_gets_in_with_the_same_flags(folder: Path, port: int) -> None:
+    task = ("--task", "wf.py:hello", "--input", "x=3")
+    checked = airside(folder, "check", f"localhost:{port}", *ACCESS, *task)
+    assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
+    assert " 0 failed" in checked.stdout
+    assert "✓ S37 [v1]" in checked.stdout
+    refused = airside(folder, "check", f"localhost:{port}", *ACCESS[:-2], *task)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Error: localhost:{port} refuses the check: UNAUTHENTICATED")
+    needless = airside(folder, "check", "airside.agents.echo:EchoAgent", "--tls")
+    assert needless.stderr == "Error: --tls is for calls to a service: say which, as HOST:PORT.\n"
+
+
 @pytest.mark.parametrize("missing", ["--tls-ca", "--tls-cert", "--token-file"])
 def test_a_command_that_lacks_something_is_not_let_in(folder: Path, port: int, missing: str) -> None:
     lacking = {flag: value for flag, value in zip(ACCESS[::2], ACCESS[1::2], strict=True) if flag != missing}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from airside.cli.endpoint import EndpointOptions, endpoint_flags, read_endpoint
 from airside.cli.exits import Exit
 from airside.model import ConversionError, TaskTemplate, TaskType, UsageError
 
@@ -33,6 +34,7 @@ class CheckOptions:
     start: str | None
     output_prefix: str
     settings: str | None
+    access: EndpointOptions
 
 
 @click.command()
@@ -72,6 +74,7 @@ class CheckOptions:
     default="",
     help="Where a service elsewhere may write outputs. [default: a folder of this machine]",
 )
+@endpoint_flags
 @click.option("--settings", metavar="FILE", help="Read this file instead of ./airside.toml.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object on stdout.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the report to this file as JUnit XML, too.")
@@ -90,7 +93,9 @@ def check(*, target: str, as_json: bool, junit_file: str | None, **options: Any)
 
     Exit codes: 0 no case failed, 1 some failed, 2 wrong usage, 3 nothing answers at HOST:PORT.
     """
-    given = CheckOptions(**options)
+    access = read_endpoint(target if _is_endpoint(target) else None, options)
+    own = {field.name: options[field.name] for field in fields(CheckOptions) if field.name != "access"}
+    given = CheckOptions(access=access, **own)
     watch = None if as_json else _show
     if junit_file is not None:
         _write(junit_file, "")  # learn now, not after minutes, that it cannot be written
@@ -153,6 +158,7 @@ def _check_endpoint(target: str, given: CheckOptions, watch: Any) -> Report:
         slow=given.slow,
         command=_command(given.start),
         watch=watch,
+        **given.access.access(),
     )
 
 
