@@ -194,6 +194,15 @@ async def test_a_service_that_ends_fails_the_case_and_is_started_again(tmp_path:
     assert report.failed[0].why.startswith("the service ended with 4: out of memory")
 
 
+async def test_an_agent_that_announces_its_type_without_a_version_can_be_tried(tmp_path: Path) -> None:
+    file = tmp_path / "service.py"
+    file.write_text(SERVICE.replace(", supported_task_categories=[category]", ""))
+    port = free_port()
+    command = [sys.executable, str(file), str(port), "old"]
+    report = await check(f"127.0.0.1:{port}", command=command, only=["S02", "S07"])
+    assert states(report) == {("S02", "v1"): Status.FAILED, ("S07", "v1"): Status.PASSED}
+
+
 async def test_what_the_service_prints_is_read(tmp_path: Path) -> None:
     port = free_port()
     problem = f"{sys.executable} ended with 3 instead of serving at 127.0.0.1:{port}: no database"
@@ -272,7 +281,9 @@ async def test_the_report_is_junit_xml() -> None:
     skipped = root.find(".//testcase/skipped")
     assert skipped is not None
     assert skipped.attrib["message"] == "the task succeeded"
-    assert read_xml(failing.to_junit()).attrib["failures"] == "0"
+    failed = read_xml(failing.to_junit())  # what was sent has a character that XML cannot hold
+    assert failed.attrib["failures"] == "1"
+    assert failed.find(".//testcase/failure") is not None
 
 
 def test_a_failure_in_junit_xml_has_what_was_said() -> None:

@@ -241,4 +241,11 @@ def _specimen(
 
 
 def _types_of(entry: Any) -> tuple[TaskType, ...]:
-    return tuple(TaskType(one.name, one.version) for one in entry.supported_task_categories)
+    """The task types of an entry; agents before Flyte 1.11 name them without a version."""
+    types = [TaskType(one.name, one.version) for one in entry.supported_task_categories]
+    return tuple(dict.fromkeys([*types, *(TaskType(name) for name in _old_types(entry, types))]))
+
+
+def _old_types(entry: Any, known: Sequence[TaskType]) -> list[str]:
+    names = {one.name for one in known}
+    return [name for name in getattr(entry, "supported_task_types", ()) if name not in names]

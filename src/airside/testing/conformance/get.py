@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from flyteidl.core import literals_pb2
+from flyteidl2.core import tasks_pb2, types_pb2
 
 from airside.model import Phase
 from airside.testing.conformance.case import Answer, Probe, cases, name_of, never_over, shorten
@@ -71,6 +72,10 @@ async def fills_declared_outputs(probe: Probe) -> None:
     probe.expect(set(outputs) == wanted, f"the outputs are {sorted(outputs)}, not {sorted(wanted)}")
     empty = [name for name, one in outputs.items() if one.WhichOneof("value") is None]
     probe.expect(not empty, f"no value in {', '.join(empty)}")
+    interface = tasks_pb2.TaskTemplate.FromString(probe.specimen.template).interface
+    declared = {one.key: one.value.type for one in interface.outputs.variables}
+    odd = [f"{name} is {shorten(one)}" for name, one in outputs.items() if not fits(one, declared[name])]
+    probe.expect(not odd, f"not of the declared type: {', '.join(odd)}")
 
 
 async def tells_links_apart(probe: Probe) -> None:
@@ -156,6 +161,29 @@ async def answers_many_at_once(probe: Probe) -> None:
         probe.expect_ok(answer, "GetTask")
     slowest = max(answer.seconds for answer in answers)
     probe.expect(slowest < _AT_ONCE, f"the slowest took {slowest:.2f} s")
+
+
+def fits(literal: Any, kind: types_pb2.LiteralType) -> bool:
+    """True unless the literal is plainly of another type than the declared one. Only simple types are looked into."""
+    match kind.WhichOneof("type"):
+        case "simple" if kind.simple in _PRIMITIVES:
+            return bool(literal.scalar.primitive.WhichOneof("value") == _PRIMITIVES[kind.simple])
+        case "collection_type" if literal.HasField("collection"):
+            return all(fits(one, kind.collection_type) for one in literal.collection.literals)
+        case "collection_type" | "map_value_type" as entries:
+            return literal.WhichOneof("value") in _ENTRIES[entries]
+    return True
+
+
+_ENTRIES = {"collection_type": {"collection", "offloaded_metadata"}, "map_value_type": {"map", "offloaded_metadata"}}
+_PRIMITIVES = {
+    types_pb2.INTEGER: "integer",
+    types_pb2.FLOAT: "float_value",
+    types_pb2.STRING: "string_value",
+    types_pb2.BOOLEAN: "boolean",
+    types_pb2.DATETIME: "datetime",
+    types_pb2.DURATION: "duration",
+}
 
 
 def _in_order(outputs: dict[str, Any]) -> dict[str, bytes]:

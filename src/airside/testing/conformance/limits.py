@@ -8,7 +8,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from airside.model import Connection
-from airside.testing.conformance.case import CaseFailed, Probe, cases
+from airside.testing.conformance.case import CaseFailed, Probe, cases, name_of
 
 _PING_EVERY, _PING_FOR = 30.0, 300.0  # seconds; what Flyte 2's engine does on a long call
 _CANARY = "c0nf0rmance-canary-value"
@@ -43,19 +43,27 @@ async def keeps_secrets(probe: Probe) -> None:
     probe.expect(_CANARY not in log, "the secret is in the log")
 
 
-async def takes_inputs_in_any_order(probe: Probe) -> None:
-    """Inputs may come in any order, since Flyte 2 shuffles them"""
-    request = probe.create_request()
-    literals = list(request.inputs.literals)
-    if len(literals) < 2:
-        probe.skip("the task has fewer than two inputs")
-    del request.inputs.literals[:]
-    request.inputs.literals.extend(reversed(literals))
-    created = await probe.create(request)
-    probe.expect_ok(created, "CreateTask with the inputs reversed")
+async def takes_inputs_by_name(probe: Probe) -> None:
+    """Inputs may come in any order, since Flyte 2 shuffles them, and of a name that comes twice the last holds"""
+    usual = probe.create_request()
+    orders = {}
+    if len(usual.inputs.literals) > 1:
+        orders["reversed"] = list(reversed(usual.inputs.literals))
+    if probe.specimen.bad_inputs is not None:
+        bad = type(usual.inputs).FromString(probe.specimen.bad_inputs)
+        orders["given twice, the right ones last"] = [*bad.literals, *usual.inputs.literals]
+    if not orders:
+        probe.skip("the task has fewer than two inputs, and no inputs are given that make it fail")
     _, before = await probe.finished()
-    after = await probe.finish(bytes(created.message.resource_meta))
-    probe.expect(after.phase == before.phase, f"the phase is {after.phase}, and {before.phase} in the usual order")
+    for what, literals in orders.items():
+        request = probe.create_request()
+        del request.inputs.literals[:]
+        request.inputs.literals.extend(literals)
+        created = await probe.create(request)
+        probe.expect_ok(created, f"CreateTask with the inputs {what}")
+        after = await probe.finish(bytes(created.message.resource_meta))
+        same = after.phase == before.phase
+        probe.expect(same, f"with the inputs {what} it ends {name_of(after)}, and else {name_of(before)}")
 
 
 async def accepts_pings(probe: Probe) -> None:
@@ -88,7 +96,7 @@ CASES = cases(
     {
         "S46": is_healthy,
         "S48": keeps_secrets,
-        "S49": takes_inputs_in_any_order,
+        "S49": takes_inputs_by_name,
         "S50": accepts_pings,
     },
     only={"S48": ("v2",), "S49": ("v2",)},
