@@ -65,7 +65,8 @@ class Counting(AsyncAgent[Made]):
         await asyncio.sleep(self.random.uniform(0.0, 0.05))
         made = Made(task.inputs["n"], task.execution.attempt, task.key)
         longest = self.lives if is_cancelled(made.n) else self.lives // (failures(made.n) + 1)
-        self.ends[task.key] = self.life + self.random.randint(longest // 4, longest)
+        shortest = longest if made.n % 8 == 0 else longest // 4  # there is work for every life
+        self.ends[task.key] = self.life + self.random.randint(shortest, longest)
         return self.made.setdefault(task.key, made)
 
     def find(self, task: Task, key: str) -> Made | None:
