@@ -327,7 +327,7 @@ def _outcome(database: Database, record: Record) -> Any:
     if not record.job.phase.is_success:
         return {}
     try:
-        return dict(outcome_of(record, *database.submission(record.job.id)).outputs)
+        return dict(outcome_of(record, *database.submission(record.job.id), database.outputs(record.job.id)).outputs)
     except UsageError as exc:
         click.echo(f"The outputs cannot be read: {exc}", err=True)
         return {}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from airside.engine.attempt import refused, told
 from airside.engine.credentials import connect
@@ -23,7 +24,7 @@ from airside.engine.job import (
     Refused,
     Trouble,
 )
-from airside.engine.outputs import UNREADABLE, settle
+from airside.engine.outputs import UNREADABLE, Settled, settle
 from airside.engine.rundir import RunDir
 from airside.engine.submission import Submission
 from airside.model import (
@@ -68,6 +69,7 @@ class Order:
     names: Mapping[str, Mapping[str, str]] | None = None
     submission: Callable[[], Awaitable[tuple[bytes, bytes]]]
     cached: Callable[[], Awaitable[Record | None]]
+    run: Callable[..., Awaitable[Any]]
 
 
 async def carry_out(order: Order) -> Observation:
@@ -184,7 +186,8 @@ async def _task(order: Order) -> Task | Refused:
     """The task of an attempt; what stops it from being made ends the attempt before any call."""
     template, inputs = await order.submission()
     try:
-        return await asyncio.to_thread(_make_task, order, template, inputs)
+        made: Task = await order.run(_make_task, order, template, inputs)
+        return made
     except Exception as exc:  # noqa: BLE001 - as told above
         return Refused(order.job.attempt, refused(exc), after=_after(exc))
 
@@ -210,7 +213,7 @@ async def _cached(order: Order) -> Answered | None:
     attempt, job = order.job.attempt, found.job
     from_prefix = RunDir(job.id, found.root).output_prefix(job.attempt)
     submission, to_prefix = await order.submission(), order.folder.output_prefix(attempt)
-    if not await asyncio.to_thread(_copy_outputs, *submission, from_prefix, to_prefix):
+    if not await order.run(_copy_outputs, *submission, from_prefix, to_prefix):
         return None
     return Answered(attempt, Resource(Phase.SUCCEEDED, message=f"The outputs of {job.id}, {FROM_CACHE}"))
 
@@ -254,15 +257,15 @@ async def _settled(order: Order, resource: Resource) -> Observation:
     if not is_success and not isinstance(resource.outputs, OutputsAt):
         return Answered(attempt, replace(resource, outputs=None))
     template, inputs = await order.submission()
-    settled = await asyncio.to_thread(_settle, resource, template, inputs, order.folder.output_prefix(attempt))
+    settled, unsafe = await order.run(_settle, resource, template, inputs, order.folder.output_prefix(attempt))
     if settled.code == UNREADABLE:
         if is_success:  # the storage is away: the job is over, but ask again
             return Faulted(attempt, settled.message)
-        settled = resource
-    return Answered(attempt, replace(settled, outputs=None))
+        settled, unsafe = replace(resource, outputs=None), None
+    return Answered(attempt, settled, unsafe)
 
 
-def _settle(resource: Resource, template: bytes, inputs: bytes, output_prefix: str) -> Resource:
+def _settle(resource: Resource, template: bytes, inputs: bytes, output_prefix: str) -> Settled:
     return settle(resource, Submission.read(template, inputs).declared_outputs, output_prefix)
 
 

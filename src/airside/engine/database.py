@@ -75,7 +75,7 @@ def queries() -> Mapping[str, str]:
 
 def migrations() -> Sequence[str]:
     """The scripts that make a store, oldest first; a store's version is how many of them it has seen."""
-    return (_text("schema.sql"), _text("schema_2.sql"))
+    return tuple(_text(f"schema{part}.sql") for part in ("", "_2", "_3"))
 
 
 class Database:
@@ -148,6 +148,10 @@ class Database:
     def save(self, job: Job) -> None:
         """Keep a job as it is now. Within a `transaction`."""
         self._execute("update_job", _row_of(job))
+
+    def keep_outputs(self, job_id: str, data: bytes) -> None:
+        """Keep the outputs of a job that succeeded. Within a `transaction`."""
+        self._execute("insert_outputs", {"job": job_id, "data": data})
 
     def tell(self, event: Event) -> None:
         """Keep an event. Within a `transaction`."""
@@ -232,6 +236,11 @@ class Database:
         (row,) = self._all("submission", {"job": job_id})
         return row["template"], row["inputs"]
 
+    def outputs(self, job_id: str) -> bytes | None:
+        """A job's outputs; None if it has none, or only in their file."""
+        rows = self._all("outputs", {"job": job_id})
+        return rows[0]["data"] if rows else None
+
     def cached(self, key: str) -> Record | None:
         """The newest job of this cache key that succeeded."""
         rows = self._all("cached_job", {"key": key, "phase": Phase.SUCCEEDED.value})
@@ -261,8 +270,7 @@ class Database:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _execute(self, name: str, values: Mapping[str, Any]) -> None:
-        with self._errors():
-            self._connection.execute(queries()[name], values)
+        self._connection.execute(queries()[name], values)  # within a transaction, which tells of errors
 
     def _all(self, name: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
         with self._errors():

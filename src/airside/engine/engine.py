@@ -8,6 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from airside.engine.routes import RoutedAgents
 
 _log = logging.getLogger("airside.engine")
+
+_SMALL = (bool, int, float, type(None), timedelta)
+"""What is converted so quickly that a thread would take longer."""
 
 LISTEN_EVERY = 0.25
 """Seconds between two looks at what other processes wrote into the store."""
@@ -194,7 +199,7 @@ class Engine:
         outputs of an earlier job of the store with the same cache version, interface and inputs, if there is one; with
         `cache=False` here it runs all the same. Raises `ConversionError` for inputs that do not fit.
         """
-        made = await asyncio.to_thread(
+        make = partial(
             prepare,
             task,
             inputs or {},
@@ -205,7 +210,8 @@ class Engine:
             cache=cache,
             outputs=self._outputs,
         )
-        return await self.take(made)
+        is_small = all(isinstance(value, _SMALL) for value in (inputs or {}).values())
+        return await self.take(make() if is_small else await asyncio.to_thread(make))
 
     async def take(self, made: Submitted) -> str:
         """Hand in what `prepare` made, and return its job's id, once it is on the disk."""
@@ -250,8 +256,9 @@ class Engine:
 
     async def outcome(self, record: Record) -> Outcome:
         """How a job stands, with its outputs if it succeeded."""
-        submission = await self._store.read(lambda database: database.submission(record.job.id))
-        return await asyncio.to_thread(outcome_of, record, *submission)
+        job_id = record.job.id
+        submission, kept = await self._store.read(lambda found: (found.submission(job_id), found.outputs(job_id)))
+        return await asyncio.to_thread(outcome_of, record, *submission, kept)
 
     async def failure(self) -> BaseException:
         """Wait until the engine stops by itself, and return why: its store cannot be written any more."""
@@ -318,13 +325,16 @@ class Engine:
         return len(own) == len(requests)
 
 
-def outcome_of(record: Record, template: bytes, inputs: bytes) -> Outcome:
-    """How a job stands, with its outputs if it succeeded. Blocks. Raises `UsageError` if the outputs are gone."""
+def outcome_of(record: Record, template: bytes, inputs: bytes, kept: bytes | None = None) -> Outcome:
+    """How a job stands, with its outputs if it succeeded: those that the store `kept`, else those in their file.
+
+    Blocks. Raises `UsageError` if the outputs are gone.
+    """
     job = record.job
     outputs: Mapping[str, Any] = {}
     if job.phase.is_success:
         declared = Submission.read(template, inputs).declared_outputs
-        outputs = read_outputs(declared, RunDir(job.id, record.root).output_prefix(job.attempt))
+        outputs = read_outputs(declared, RunDir(job.id, record.root).output_prefix(job.attempt), kept)
     return Outcome(
         run_id=job.id,
         phase=job.phase,

@@ -189,10 +189,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The agent said how the job stands; the outputs of a job that succeeded are kept already."""
+    """The agent said how the job stands; the outputs of a job that succeeded are in their file already.
+
+    `outputs` is what that file holds, if a power failure may undo it: to be kept with the end of the job.
+    """
 
     attempt: int
     resource: Resource
+    outputs: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from airside.engine.database import Event, Record, StoreError
 from airside.engine.job import (
     Abort,
     Action,
+    Answered,
     Due,
     Held,
     Job,
@@ -38,9 +39,11 @@ from airside.engine.lane import Lane
 from airside.engine.machine import Step, step
 from airside.engine.rundir import RunDir
 from airside.engine.store import Store
+from airside.engine.workers import Workers
 from airside.model import Phase, Resource, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import Agent
+from airside.wire import storage
 
 HELD_FOR = 60.0
 """Seconds after which a job that a quota holds back asks again, if nobody let it in before."""
@@ -48,6 +51,9 @@ AT_ONCE = 500
 """How many due jobs are looked at before the loop lets others run."""
 GRACE = 5.0
 """Seconds that creates and cancels under way may take to be answered when the loop stops."""
+
+MOST_RECENT, MOST_OF_ONE = 2000, 16 * 1024
+"""How many submissions are kept at hand, and the bytes of the largest among them: 32 MiB at most."""
 
 LOOK_AGAIN = 1.0
 """Seconds until an agent that could not be found is looked for again."""
@@ -129,6 +135,8 @@ class Loop:
         self._newest = 0
         self._own: dict[str, asyncio.Future[None]] = {}
         self._coming: set[str] = set()
+        self._recent: dict[str, tuple[bytes, bytes]] = {}
+        self._workers = Workers()
         self._adopting = asyncio.Lock()
         self._finding: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -175,6 +183,7 @@ class Loop:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=GRACE)
+        self._workers.close()
 
     async def adopt(self, *, resumed: bool = False) -> None:
         """Take up the jobs that are in the store and not here yet: of an earlier engine, or of another process."""
@@ -221,6 +230,7 @@ class Loop:
         """Put a new job into the store and drive it; returns when it is on the disk."""
         self._own[record.job.id] = kept = self._store.add(record, template, inputs)
         self._coming.add(record.job.id)
+        self._remember(record.job.id, template, inputs)
         try:
             await kept
             await self._take(record)
@@ -260,11 +270,12 @@ class Loop:
         before = entry.job
         after = step(before, observation, now)
         entry.job = after.job
-        self._keep(entry, before, after, now)
+        self._keep(entry, before, after, now, observation.outputs if type(observation) is Answered else None)
         if after.job.stage is Stage.OVER or after.job.attempt != before.attempt:
             self._let_next_in(entry)
         if after.job.stage is Stage.OVER:
             del self._entries[job_id]
+            self._recent.pop(job_id, None)
         elif after.job.due != before.due:
             self._schedule(after.job)
         for action in after.actions:
@@ -272,7 +283,7 @@ class Loop:
 
     # -- keeping ---------------------------------------------------------------------------------------------------
 
-    def _keep(self, entry: Entry, before: Job, after: Step, now: float) -> None:
+    def _keep(self, entry: Entry, before: Job, after: Step, now: float, outputs: bytes | None) -> None:
         job = after.job
         if not after.note and not _is_news(before, job):
             return
@@ -288,7 +299,7 @@ class Loop:
                 note=redact(after.note),
             )
         said = redact(job.message)
-        entry.kept = self._store.save(job if said == job.message else changed(job, message=said), event)
+        entry.kept = self._store.save(job if said == job.message else changed(job, message=said), event, outputs)
         entry.kept.add_done_callback(partial(self._kept, entry, job, after.note))
 
     def _kept(self, entry: Entry, job: Job, note: str, kept: asyncio.Future[None]) -> None:
@@ -344,6 +355,7 @@ class Loop:
             names=record.source.get("connection") if entry.driver.agent.takes_connection else None,
             submission=partial(self._read, job.id),
             cached=partial(self._cached, record),
+            run=asyncio.to_thread if storage.is_remote(record.root) else self._workers.run,
         )
 
     async def _look_again(self, entry: Entry) -> None:
@@ -353,7 +365,15 @@ class Loop:
             entry.job = changed(entry.job, rules=entry.driver.rules)
 
     async def _read(self, job_id: str) -> tuple[bytes, bytes]:
+        recent = self._recent.get(job_id)
+        if recent is not None:
+            return recent
         return await self._store.read(lambda database: database.submission(job_id))
+
+    def _remember(self, job_id: str, template: bytes, inputs: bytes) -> None:
+        """Keep what was handed in at hand, within bounds: a job that is over soon asks for it twice."""
+        if len(self._recent) < MOST_RECENT and len(template) + len(inputs) <= MOST_OF_ONE:
+            self._recent[job_id] = template, inputs
 
     async def _cached(self, record: Record) -> Record | None:
         if not record.cache_key or not record.reads_cache:

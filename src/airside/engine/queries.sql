@@ -48,6 +48,12 @@ SELECT stage, COUNT(*) AS jobs FROM jobs GROUP BY stage;
 -- name: submission
 SELECT template, inputs FROM submissions WHERE job = :job;
 
+-- name: insert_outputs
+INSERT OR REPLACE INTO outputs (job, data) VALUES (:job, :data);
+
+-- name: outputs
+SELECT data FROM outputs WHERE job = :job;
+
 -- name: events
 SELECT * FROM events WHERE job = :job ORDER BY seq;
 

@@ -65,13 +65,15 @@ class Store:
         """Add a new job."""
         return self._write(lambda database: database.add(record, template, inputs))
 
-    def save(self, job: Job, event: Event | None = None) -> asyncio.Future[None]:
-        """Keep a job as it is now, and an event of it."""
+    def save(self, job: Job, event: Event | None = None, outputs: bytes | None = None) -> asyncio.Future[None]:
+        """Keep a job as it is now, an event of it, and its outputs."""
 
         def write(database: Database) -> None:
             database.save(job)
             if event is not None:
                 database.tell(event)
+            if outputs is not None:
+                database.keep_outputs(job.id, outputs)
 
         return self._write(write)
 

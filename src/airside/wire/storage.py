@@ -170,6 +170,15 @@ def join(prefix: str, name: str) -> str:
     return f"{prefix.rstrip('/')}/{name}" if prefix.strip("/") else f"{prefix}{name}"
 
 
+def is_remote(uri: str) -> bool:
+    """True for a URI in an object store.
+
+    >>> is_remote("s3://bucket/x"), is_remote("/tmp/x")
+    (True, False)
+    """
+    return _scheme(uri) in OBJECT_STORES
+
+
 def _scheme(uri: str) -> str:
     head, separator, _ = uri.partition("://")
     return head.lower() if separator else ""
