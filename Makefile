@@ -63,8 +63,8 @@ $(FLYTE2)/.installed: | $(STAMP)
 	@$(BIN)/uv pip install --quiet --python $(FLYTE2)/bin/python 'flyte[connector]==2.12.*'
 	@touch $@
 
-conformance: $(STAMP) $(FLYTEKIT)/.installed $(FLYTE2)/.installed  ## try each SDK's service, and write docs/conformance
-	@$(BIN)/python -m conformance
+conformance: $(STAMP) $(FLYTEKIT)/.installed $(FLYTE2)/.installed  ## try each SDK's service, and write docs/conformance; SLOW=1 for all cases
+	@$(BIN)/python -m conformance $(if $(SLOW),--slow)
 
 clean:
 	rm -rf $(VENV) $(FLYTEKIT) $(FLYTEKIT)-bigquery $(FLYTE2) .backends

@@ -21,6 +21,7 @@ WHO_NOTICES = {
     "S36": "As S13, when the answer was lost on its way.",
     "S39": "Nobody today: engines send the header first.",
     "S44": "Nobody today: no open-source engine asks for logs or metrics.",
+    "S50": "Calls that last for minutes: Flyte 2's engine pings every 30 s, and the connection is closed as abused.",
 }
 
 
@@ -51,7 +52,7 @@ def page(service: Service, report: Report) -> str:
     command = " ".join(service.command).format(port="PORT", metrics="PORT")
     lines = [
         f"# Conformance of {service.title}",
-        "Made by `make conformance`; [what is tried, and how](README.md).",
+        "Made by `make conformance SLOW=1`; [what is tried, and how](README.md).",
         "",
         f"- Versions: {versions}",
         f"- Command: `{command}`",
