@@ -29,7 +29,7 @@ backends: $(STAMP)  ## test every agent against the real service or its emulator
 	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends
 
 backend-%: $(STAMP)  ## the same for one agent: make backend-slurm
-	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends/$*
+	@AIRSIDE_BUILD=$* $(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends/$*
 
 check: $(STAMP) lint types layers  ## lint, types, layers
 
