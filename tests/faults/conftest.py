@@ -48,5 +48,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = terminalreporter.config.stash.get(FIGURES, [])
     if lines:
         terminalreporter.section("figures")
-        for line in sorted(lines):
+        for line in lines:
             terminalreporter.write_line(line)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,7 @@ def quantile(values: Sequence[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-async def beside_them(folder: Path, bounds: Bounds) -> None:
+async def beside_them(folder: Path, bounds: Bounds, keep: Callable[..., None]) -> None:
     hostile = [agent.task_type for agent in AGENTS if agent.task_type != "good"]
     with serving(folder, ISOLATED) as served:
         ends = time.monotonic() + bounds.alone
@@ -143,7 +143,7 @@ async def beside_them(folder: Path, bounds: Bounds) -> None:
         f"ListAgents: {len(lists)} fresh connections, p99 {quantile(lists, 0.99):.1f} ms, worst {max(lists):.1f} ms; "
         f"worst without the hostile agents {noise:.1f} ms"
     )
-    print(figures)
+    keep(f"5. hostile agents for {bounds.seconds:g} s", seen=figures)
     assert out.strip() == "0", errors[-2000:]  # no GetTask failed, whatever its agent did
     said = [line["message"] for line in log]
     for name, method in (("Blocks", "time.sleep(5)"), ("Freezes", "while time.monotonic() < ends")):
@@ -161,10 +161,12 @@ async def beside_them(folder: Path, bounds: Bounds) -> None:
     assert max(lists) < bounds.list_worst + allowed, figures
 
 
-async def test_a_good_agent_is_served_beside_hostile_ones(tmp_path: Path) -> None:
-    await beside_them(tmp_path, SHORT)
+async def test_a_good_agent_is_served_beside_hostile_ones(tmp_path: Path, figures: Callable[..., None]) -> None:
+    await beside_them(tmp_path, SHORT, figures)
 
 
 @pytest.mark.faults
-async def test_a_good_agent_is_served_beside_hostile_ones_for_a_minute(tmp_path: Path) -> None:
-    await beside_them(tmp_path, FULL)
+async def test_a_good_agent_is_served_beside_hostile_ones_for_a_minute(
+    tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    await beside_them(tmp_path, FULL, figures)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +114,7 @@ async def ask(stub: AsyncAgentServiceStub, meta: bytes) -> agent_pb2.Resource:
     return (await stub.GetTask(request, timeout=10)).resource
 
 
-async def under_load(folder: Path, form: Form) -> None:
+async def under_load(folder: Path, form: Form, figures: Callable[..., None]) -> None:
     (folder / "filed.py").write_text(MODULE)
     (folder / "airside.toml").write_text('[serve]\nagents = ["filed"]\nthreads = 32\n')
     (folder / "jobs").mkdir()
@@ -137,7 +137,13 @@ async def under_load(folder: Path, form: Form) -> None:
             await asyncio.gather(*calls)
             code = await asyncio.to_thread(leaving.wait, 30)
             kept = [await ask(stubs[1], meta) for meta in tally.handles]
-    print(f"{len(calls)} calls, {len(tally.handles)} creates, {tally.gets} gets, {len(tally.failures)} failed")
+    figures(
+        f"4. SIGTERM under {form.rate:g} calls a second",
+        calls=f"{len(calls):,}",
+        creates=len(tally.handles),
+        failed=len(tally.failures),
+        jobs_made=len(list((folder / "jobs").iterdir())),
+    )
     assert tally.failures == []
     assert code == 0
     assert len(tally.handles) >= form.load * form.rate / 4
@@ -146,10 +152,12 @@ async def under_load(folder: Path, form: Form) -> None:
     assert made == ["made "] * len(tally.handles)
 
 
-async def test_a_replica_leaves_without_a_failed_call(tmp_path: Path) -> None:
-    await under_load(tmp_path, SHORT)
+async def test_a_replica_leaves_without_a_failed_call(tmp_path: Path, figures: Callable[..., None]) -> None:
+    await under_load(tmp_path, SHORT, figures)
 
 
 @pytest.mark.faults
-async def test_a_replica_leaves_without_a_failed_call_at_full_length(tmp_path: Path) -> None:
-    await under_load(tmp_path, FULL)
+async def test_a_replica_leaves_without_a_failed_call_at_full_length(
+    tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    await under_load(tmp_path, FULL, figures)
