@@ -16,6 +16,7 @@ from itertools import islice
 from airside.model import Call, Fail, NotFound, Resource
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
+from airside.sdk.limit import Limit
 from airside.server.job import NEVER, Job, call_limit
 from airside.server.latency import Latency
 from airside.server.schedule import CLOSE, Schedule
@@ -161,7 +162,7 @@ class Refresher:
     async def _refresh_one(self, job: Job) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(call_limit(job.agent)):
+            with Limit(call_limit(job.agent)):
                 outcome: Resource | Exception = _checked(await job.agent.get(job.handle.meta, job.call), job.agent)
         except Exception as exc:  # noqa: BLE001 - whatever the agent raised, the task must not freeze for it
             outcome = exc
