@@ -33,9 +33,19 @@ collect_ignore = ["plugins"]  # programs for other environments
 ROOT = Path(__file__).parents[2]
 _STARTS_WITHIN = 60.0  # seconds, on a machine that does other things too
 _ENDS_WITHIN = 10.0
+_TEST_ENDS_WITHIN = 600
 
 Environment = Callable[..., Path]
 StartProcess = Callable[..., "Process"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The first test of a service waits until its environment is made, which takes minutes on a busy machine."""
+    if config.getoption("timeout", None) is not None:
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_ENDS_WITHIN))
 
 
 class Process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -108,7 +109,7 @@ def everything(agent: BigQueryAgent) -> None:
     agent.find(tasks[1], tasks[1].key)
     for job in jobs:
         while not agent.get(job, Call()).phase.is_terminal:
-            pass
+            time.sleep(0.02)
     agent.get_many([*jobs, Query("gone", "flights", "US", created=jobs[0].created)], Call())
     agent.delete(jobs[0], Call())
     agent.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -82,6 +83,7 @@ async def finished(client: Any, handle: bytes) -> Any:
         resource = await client.get(handle, "bigquery_query_job_task")
         if Phase(resource.phase).is_terminal:
             return resource
+        await asyncio.sleep(0.05)
 
 
 def rows_at(bigquery: Client, uri: str) -> list[dict[str, Any]]:

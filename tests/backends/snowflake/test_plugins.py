@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -73,7 +74,7 @@ async def test_a_task_of_a_plugin_runs_unchanged(
     client = RawClient(service.channel, wire)
     handle = await client.create("snowflake", template=task.template, inputs=task.inputs, prefix=str(tmp_path / "0"))
     while not Phase((resource := await client.get(handle, "snowflake")).phase).is_terminal:
-        pass
+        await asyncio.sleep(0.05)
     assert Phase(resource.phase) is Phase.SUCCEEDED, resource.message
     outputs = resource.outputs.literals
     literal = outputs["results"] if wire == "v1" else {one.name: one.value for one in outputs}["results"]
