@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airside.model import TaskType
+from airside.model.redaction import redact
 from airside.server import handle as handles
 from airside.server.handle import (
     BadSignature,
@@ -44,7 +47,9 @@ handle_values = st.builds(
 
 @given(handle_values, st.sampled_from([SigningKeys(), OLD, NEW]))
 def test_round_trip(handle: Handle, keys: SigningKeys) -> None:
-    assert unseal(seal(handle, keys), keys) == handle
+    # Other tests have secrets, and hypothesis tries texts that it finds in the code.
+    told = replace(handle, code=redact(handle.code), message=redact(handle.message))
+    assert unseal(seal(handle, keys), keys) == told
 
 
 @given(st.binary(max_size=300))
