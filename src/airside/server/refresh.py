@@ -261,7 +261,8 @@ class Refresher:
         now, interval = time.monotonic(), group.key[0].settings.poll_interval
         stale = [job for job in group.jobs if _is_stale(job, now, interval)] if self.by_itself else []
         due = [*group.waiting, *stale]
-        urgent = -(-len(group.waiting) // BATCH) * BATCH  # batches that somebody waits for, filled up with others
+        # One batch, and those that somebody waits for, filled up with others.
+        urgent = max(1, -(-len(group.waiting) // BATCH)) * BATCH
         group.waiting.clear()
         for batch in _batches(due[:urgent]):
             self._send_out(group, batch)
