@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,8 @@ from .mutations import KINDS, Mutation, mutated
 
 HERE = Path(__file__).parent
 TIMEOUT = 10.0  # seconds; whoever takes as long hangs
+DELETE = 0.3
+"""Seconds for a delete, which waits for a backend that does not accept it for nearly as long as its caller does."""
 AT_ONCE = 50
 GROWTH = 5 << 20
 OK = grpc.StatusCode.OK
@@ -50,6 +53,12 @@ DOCUMENTED = {
 
 CLIENT_S_OWN = "Internal error from Core"
 """What gRPC's client makes of a stream that is answered while it is sent: it hides the answer."""
+
+
+HELD = re.compile(r"the loop turns again after ([\d.]+) s")
+LOOP_MAY_REST = 2.0  # seconds: other processes may have the cores for as long as that
+# Metadata that no agent made; and a loop that is held up, of which another line tells for how long.
+EXPECTED = ("links failed", "the loop has been blocked")
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ class Fuzzer:
         path, kind = valid.method.path, valid.method.kind
         try:
             if kind == "unary":
-                await self.channel.unary_unary(path)(messages[0], timeout=TIMEOUT)
+                timeout = DELETE if valid.method.name == "DeleteTask" else TIMEOUT
+                await self.channel.unary_unary(path)(messages[0], timeout=timeout)
             elif kind == "server_stream":
                 _ = [answer async for answer in self.channel.unary_stream(path)(messages[0], timeout=TIMEOUT)]
             else:
@@ -96,6 +106,8 @@ class Fuzzer:
                 self.codes["closed early"] += 1
                 continue
             self.codes[code.name] += 1
+            if one.method.name == "DeleteTask" and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                continue
             if code not in DOCUMENTED:
                 self.wrong.append(f"{one.method.path} {code.name} {details} {[message[:2000] for message in messages]}")
         before, self.sent = self.sent, self.sent + len(requests)
@@ -223,7 +235,9 @@ def is_alarming(line: str) -> bool:
     if not line.startswith("{") or len(line) > 100_000:
         return True
     said = json.loads(line)
-    return said["level"] == "error" and said["message"] != "links failed"  # bytes that its agent never made
+    if held := HELD.match(said["message"]):
+        return float(held[1]) > LOOP_MAY_REST
+    return said["level"] == "error" and not said["message"].startswith(EXPECTED)
 
 
 def fuzz(folder: Path, requests: int, figures: Callable[..., None], *, repeatable: bool) -> None:
