@@ -44,7 +44,7 @@ class Load:
 
 
 # Few jobs make small batches, and a few asks tell little of an average.
-SHORT = Load(jobs=400, rate=200, seconds=5, warm_up=3, p99=1000, missed=0.5, single=2.0, many=0.5)
+SHORT = Load(jobs=400, rate=200, seconds=5, warm_up=3, p99=2000, missed=0.9, single=2.0, many=0.5)
 FULL = Load(jobs=10_000, rate=2_000, seconds=60, warm_up=20, p99=20, missed=0.0, strict=True)
 BUSY = 0.05
 """The share of the time for which the service may wait for a core that others have; beyond, a run tells nothing."""
