@@ -13,7 +13,7 @@ from google.cloud.bigquery import Client, QueryJobConfig
 from airside import kwtypes
 from airside.agents.bigquery import BigQueryAgent, BigQueryConfig, BigQueryTask, Query
 from airside.model import Call, Execution, Interface, NotFound, Phase, Sql, StructuredDataset, Task, TaskType
-from airside.testing import harness
+from airside.testing import check_agent, harness
 
 Wire = Literal["v1", "v2"]
 SLOW = (
@@ -330,3 +330,10 @@ def test_jobs_of_flytes_own_connectors_are_taken_over(bigquery: Client) -> None:
     assert resource.phase is Phase.SUCCEEDED
     assert resource.outputs["results"].uri.startswith("bq://flights:")
     assert agent.read_handle(b"\x80\x04pickle") is None
+
+
+@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
+def test_the_conformance_suite_holds(bigquery: Client, wire: Wire) -> None:
+    task = query("SELECT @n AS n", inputs=kwtypes(n=int), outputs=kwtypes(n=int))
+    report = check_agent(BigQueryAgent, task=task, inputs={"n": 1}, wires=(wire,))
+    assert report.ok, str(report)

@@ -18,7 +18,7 @@ from snowflake.connector import SnowflakeConnection
 from airside import kwtypes
 from airside.agents.snowflake import Account, Query, SnowflakeAgent, SnowflakeConfig, SnowflakeTask
 from airside.model import Call, NotFound, Phase, Retry, StructuredDataset
-from airside.testing import harness
+from airside.testing import check_agent, harness
 from airside.testing.client import Wire
 
 pytestmark = pytest.mark.may_block
@@ -242,3 +242,10 @@ async def test_a_session_is_made_once_for_many_polls(door: Any, monkeypatch: pyt
         assert agent.get(Query(query_id, account), Call()).phase is Phase.SUCCEEDED
     agent.close()
     assert made == ["etl"]
+
+
+@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
+def test_the_conformance_suite_holds(door: Any, wire: Wire) -> None:
+    task = query("SELECT %(n)s AS n", inputs=kwtypes(n=int), outputs=kwtypes(n=int))
+    report = check_agent(SnowflakeAgent, task=task, inputs={"n": 1}, options=door, wires=(wire,))
+    assert report.ok, str(report)

@@ -1,0 +1,233 @@
+"""What the emulator cannot show: answers in the form that Google documents, from a server that has nothing else."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from airside.agents.bigquery import BigQueryAgent, Query
+from airside.agents.bigquery_clients import SECRET
+from airside.model import Call, Connection, Interface, NotFound, Phase, Retry, Sql, StructuredDataset, Task, TaskType
+
+KEY = "0b" * 16
+JOB = f"airside_{KEY}"
+
+Answer = Callable[[str, str, dict[str, list[str]], Any], tuple[int, Any]]
+
+
+class Canned:
+    """A server whose answers the test gives; `asked` are the requests."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda *_: (404, error("notFound", "nothing here"))
+        self.asked: list[tuple[str, str, dict[str, list[str]], Any]] = []
+        self.tokens: list[str] = []
+        canned = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                text = self.rfile.read(length).decode()
+                url = urlsplit(self.path)
+                body = json.loads(text) if text.startswith("{") else text
+                told = (self.command, url.path, parse_qs(url.query), body)
+                canned.asked.append(told)
+                canned.tokens.append(self.headers.get("Authorization", ""))
+                status, answer = canned.answer(*told)
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_POST = do_GET
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+def error(reason: str, message: str) -> Any:
+    return {"error": {"message": message, "errors": [{"reason": reason, "message": message}]}}
+
+
+def job(state: str = "DONE", location: str = "europe-west1", **more: Any) -> Any:
+    """A job as jobs.get answers."""
+    return {
+        "jobReference": {"projectId": "flights", "jobId": JOB, "location": location},
+        "configuration": {"jobType": "QUERY", "query": {"query": "SELECT 1"}, **more.pop("configuration", {})},
+        "status": {"state": state, **more.pop("status", {})},
+        "statistics": {"creationTime": "1700000000000", **more.pop("statistics", {})},
+    }
+
+
+@pytest.fixture
+def canned() -> Iterator[Canned]:
+    made = Canned()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+@pytest.fixture
+def agent(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> Iterator[BigQueryAgent]:
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", canned.url)
+    made = BigQueryAgent()
+    made.open(made.Options())
+    yield made
+    made.close()
+
+
+def task(**config: str) -> Task:
+    return Task(
+        type=TaskType("bigquery_query_job_task"),
+        key=KEY,
+        sql=Sql("SELECT 1"),
+        config={"ProjectID": "flights", **config},
+        interface=Interface(outputs={"results": StructuredDataset}),
+    )
+
+
+def test_a_job_elsewhere_is_found_without_its_location(canned: Canned, agent: BigQueryAgent) -> None:
+    def answer(method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Any]:
+        if method == "POST" and body["configuration"].get("dryRun"):
+            return 200, job()
+        if method == "POST":
+            return 409, error("duplicate", f"Already Exists: Job flights:{JOB}")
+        return (200, job()) if query.get("location") == ["europe-west1"] else (404, error("notFound", "Not found: Job"))
+
+    canned.answer = answer
+    found = agent.find(task(), KEY)
+    assert found is not None
+    assert (found.job_id, found.location) == (JOB, "europe-west1")
+    assert agent.create(task()) == found
+    assert agent.find(task(Location="US"), KEY) is None
+
+
+def test_a_job_that_is_there_and_not_shown_is_asked_for_again(canned: Canned, agent: BigQueryAgent) -> None:
+    def answer(method: str, *_: Any) -> tuple[int, Any]:
+        return (
+            (409, error("duplicate", "Already Exists")) if method == "POST" else (404, error("notFound", "Not found"))
+        )
+
+    canned.answer = answer
+    with pytest.raises(Retry, match="does not show it"):
+        agent.create(task(Location="US"))
+
+
+def test_a_dry_run_tells_the_estimate_and_the_location(canned: Canned, agent: BigQueryAgent) -> None:
+    def answer(_method: str, _path: str, _query: Any, body: Any) -> tuple[int, Any]:
+        return 200, job("PENDING", statistics={"totalBytesProcessed": "123456"} if "dryRun" in str(body) else {})
+
+    canned.answer = answer
+    made = agent.create(task(DryRun=True))
+    assert (made.estimate, made.location) == (123456, "europe-west1")
+    assert canned.asked[-1][3]["jobReference"] == {"projectId": "flights", "jobId": JOB, "location": "europe-west1"}
+
+
+def test_a_query_over_its_limit_fails_with_the_words_of_bigquery(canned: Canned, agent: BigQueryAgent) -> None:
+    message = "Query exceeded limit for bytes billed: 1000. 10485760 or higher required."
+    fatal = {"reason": "bytesBilledLimitExceeded", "message": message}
+    canned.answer = lambda *_: (200, job(status={"errorResult": fatal, "errors": [fatal]}))
+    resource = agent.get(Query(JOB, "flights", "EU"), Call())
+    assert (resource.phase, resource.code, resource.message) == (Phase.FAILED, "BytesBilledLimitExceeded", message)
+
+
+def test_errors_that_did_not_end_the_job_leave_it_a_success(canned: Canned, agent: BigQueryAgent) -> None:
+    skipped = {"reason": "invalid", "message": "1 row was skipped", "location": "gs://b/a.csv"}
+    query = {"destinationTable": {"projectId": "flights", "datasetId": "_anon", "tableId": "t"}}
+    canned.answer = lambda *_: (200, job(status={"errors": [skipped]}, configuration={"query": query}))
+    resource = agent.get(Query(JOB, "flights", "EU", {"results": "dataset"}), Call())
+    assert resource.phase is Phase.SUCCEEDED
+    assert resource.message == "1 row was skipped (at gs://b/a.csv)"
+    assert resource.outputs == {"results": StructuredDataset("bq://flights:_anon.t", format="bq")}
+
+
+def test_a_job_that_waits_and_one_that_works_are_told_apart(canned: Canned, agent: BigQueryAgent) -> None:
+    plan = [{"name": "S00", "status": "COMPLETE"}, {"name": "S01", "status": "RUNNING"}]
+    states = iter([job("PENDING"), job("RUNNING", statistics={"query": {"queryPlan": plan}})])
+    canned.answer = lambda *_: (200, next(states))
+    waiting, working = (agent.get(Query(JOB, "flights", "EU"), Call()) for _ in range(2))
+    assert waiting.phase is Phase.QUEUED
+    assert (working.phase, working.message) == (Phase.RUNNING, "1 of 2 stages are done")
+
+
+def test_the_table_of_a_script_is_that_of_its_last_statement(canned: Canned, agent: BigQueryAgent) -> None:
+    def child(number: int) -> Any:
+        table = {"projectId": "flights", "datasetId": "_anon", "tableId": f"t{number}"}
+        made = job(configuration={"query": {"destinationTable": table}})
+        return {**made, "jobReference": {**made["jobReference"], "jobId": f"script_job_{number}"}, "state": "DONE"}
+
+    def answer(_method: str, _path: str, query: dict[str, list[str]], _body: Any) -> tuple[int, Any]:
+        if query.get("parentJobId"):
+            return 200, {"jobs": [child(2), child(1)]}  # the latest first
+        return 200, job(statistics={"numChildJobs": "2"})
+
+    canned.answer = answer
+    resource = agent.get(Query(JOB, "flights", "EU", {"results": "dataset"}), Call())
+    assert resource.outputs == {"results": StructuredDataset("bq://flights:_anon.t2", format="bq")}
+
+
+def test_quotas_and_permissions_are_told_apart(canned: Canned, agent: BigQueryAgent) -> None:
+    canned.answer = lambda *_: (403, error("rateLimitExceeded", "Exceeded rate limits"))
+    with pytest.raises(Retry, match="Exceeded rate limits"):
+        agent.get(Query(JOB, "flights", "EU"), Call())
+    canned.answer = lambda *_: (403, error("accessDenied", "no permission bigquery.jobs.get"))
+    with pytest.raises(Retry, match=r"no permission bigquery\.jobs\.get"):
+        agent.get(Query(JOB, "flights", "EU"), Call())
+    canned.answer = lambda *_: (404, error("notFound", "Not found: Job"))
+    with pytest.raises(NotFound):
+        agent.get(Query(JOB, "flights", "EU"), Call())
+
+
+def test_a_key_from_a_connection_logs_in_and_a_refused_token_is_renewed(
+    canned: Canned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    key = {
+        "type": "service_account",
+        "project_id": "flights",
+        "client_email": "etl@flights.example",
+        "private_key": private.decode(),
+        "token_uri": f"{canned.url}/token",
+    }
+    connection = Connection(secrets={SECRET: json.dumps(key)})
+    logins: list[str] = []
+    refuse = [False]
+
+    def answer(_method: str, path: str, *_: Any) -> tuple[int, Any]:
+        if path == "/token":
+            logins.append(path)
+            return 200, {"access_token": f"token-{len(logins)}", "expires_in": 3600, "token_type": "Bearer"}
+        return (401, error("authError", "Invalid Credentials")) if refuse[0] else (200, job("RUNNING"))
+
+    canned.answer = answer
+    agent = BigQueryAgent()
+    agent.open(agent.Options(endpoint=canned.url, allowed_hosts=(canned.url,)))
+    call = Call(connection=connection)
+    for _ in range(3):
+        assert agent.get(Query(JOB, "flights", "EU"), call).phase is Phase.RUNNING
+    assert len(logins) == 1  # one client, one token
+    refuse[0] = True
+    with pytest.raises(Retry, match="Invalid Credentials"):
+        agent.get(Query(JOB, "flights", "EU"), call)
+    refuse[0] = False
+    assert agent.get(Query(JOB, "flights", "EU"), call).phase is Phase.RUNNING
+    assert canned.tokens[-1] == f"Bearer token-{len(logins)}"
+    assert len(logins) > 1
+    agent.close()
