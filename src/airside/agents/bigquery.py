@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airside.agents import bigquery_answers as answers
 from airside.agents.bigquery_clients import Clients, account_of
-from airside.agents.bigquery_parameters import parse_type
 from airside.agents.bigquery_request import Defaults, Request, to_request
+from airside.agents.bigquery_task import TYPE, BigQueryConfig, BigQueryTask
 from airside.agents.json_values import kind_of
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
@@ -28,11 +28,8 @@ from airside.model import (
     Phase,
     Resource,
     Retry,
-    Sql,
     StructuredDataset,
     Task,
-    TaskTemplate,
-    UsageError,
 )
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
@@ -41,94 +38,15 @@ from airside.sdk.secrets import secret
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
+__all__ = ["BigQueryAgent", "BigQueryConfig", "BigQueryTask", "Query"]
+
 T = TypeVar("T")
 
-_TYPE = "bigquery_query_job_task"
 _SINGLE_GETS = 2  # jobs of one project up to which each is asked for by itself
 _PAGE = 500  # jobs in one page of a list
 _MOST_PAGES = 10
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _FOUND_WITHOUT_LOCATION = ("", "US", "EU")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BigQueryConfig:
-    """Where a query runs, and how.
-
-    ProjectID: the project that the job belongs to and that pays.
-    Location: where its tables lie: "US", "EU", "europe-west1". Empty: BigQuery finds out, at the price of a call.
-    QueryJobConfig: a `google.cloud.bigquery.QueryJobConfig`, or the `query` part of a job's configuration as the
-        REST API has it: `{"destinationTable": {...}, "maximumBytesBilled": "1000000"}`.
-    ParameterTypes: BigQuery's types of inputs that Flyte has none for: `{"day": "DATE", "prices": "ARRAY<NUMERIC>"}`.
-    DryRun: have BigQuery check the query, and tell what it would read, before it is run.
-
-    >>> BigQueryConfig(ProjectID="flights").Location
-    ''
-    """
-
-    ProjectID: str
-    Location: str | None = ""
-    QueryJobConfig: Any = None
-    ParameterTypes: Mapping[str, str] = field(default_factory=dict)
-    DryRun: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class BigQueryTask(TaskTemplate):
-    """A task that runs a query. `@name` in it stands for the input of that name, which is sent as a parameter.
-
-    What an output gets depends on its type and name:
-
-    - a `StructuredDataset` (`results`, with `output_structured_dataset_type`): the table that holds the result;
-    - a list: the rows, as dictionaries, or the values of the only column;
-    - `rows`, `row_count` or `num_rows`, an int: the number of rows;
-    - the name of a column: that column's value, if the result has one row.
-
-    >>> from airside import kwtypes
-    >>> task = BigQueryTask(
-    ...     name="late", query_template="SELECT COUNT(*) AS n FROM flights.all WHERE delay > @least",
-    ...     inputs=kwtypes(least=int), outputs=kwtypes(n=int), task_config=BigQueryConfig(ProjectID="flights"),
-    ... )
-    >>> task.config["ProjectID"], list(task.outputs)
-    ('flights', ['n'])
-    """
-
-    task_type: str = _TYPE
-    query_template: str = ""
-    task_config: BigQueryConfig | None = None
-    output_structured_dataset_type: Any = None
-
-    def __post_init__(self) -> None:
-        if not self.query_template.strip():
-            raise UsageError(f"Task {self.name!r} needs a query_template.")
-        if self.task_config is None:
-            raise UsageError(f"Task {self.name!r} needs task_config=BigQueryConfig(ProjectID=...).")
-        if self.output_structured_dataset_type is not None:
-            object.__setattr__(self, "outputs", {**self.outputs, "results": self.output_structured_dataset_type})
-        object.__setattr__(self, "sql", Sql(self.query_template.strip(), "ansi"))
-        days = {name: "DATE" for name, annotation in self.inputs.items() if annotation is date}
-        object.__setattr__(self, "config", {**_to_config(self.task_config, days), **self.config})
-        super().__post_init__()
-
-
-def _to_config(config: BigQueryConfig, types: Mapping[str, str]) -> dict[str, Any]:
-    """The template's `custom`, in the form that flytekit's plugin gives it."""
-    for name, text in config.ParameterTypes.items():
-        try:
-            parse_type(text)
-        except ValueError as exc:
-            raise UsageError(f"ParameterTypes[{name!r}]: {exc}.") from None
-    given = config.QueryJobConfig
-    whole = given.to_api_repr() if hasattr(given, "to_api_repr") else {"query": dict(given or {})}
-    told = {
-        "ProjectID": config.ProjectID,
-        "Location": config.Location,
-        "Labels": whole.get("labels"),
-        "JobTimeoutMs": whole.get("jobTimeoutMs"),
-        "ParameterTypes": {**types, **config.ParameterTypes},
-        "DryRun": config.DryRun,
-    }
-    return {**whole["query"], **{name: value for name, value in told.items() if value}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +65,7 @@ class BigQueryAgent(AsyncAgent[Query]):
     """Runs queries in Google BigQuery."""
 
     name = "bigquery"
-    task_type = _TYPE
+    task_type = TYPE
     requires = MappingProxyType({"google.cloud.bigquery": "bigquery"})
     poll_interval = 5.0
     create_is_idempotent = True  # BigQuery refuses a second job of the same id
@@ -406,11 +324,21 @@ class BigQueryAgent(AsyncAgent[Query]):
         return self._ask(call, fetch)
 
     def _list(self, call: Call, project: str, jobs: Sequence[Query]) -> dict[str, Any]:
-        """Those of the jobs that a few pages of a list show. Never more calls than jobs."""
+        """Those of the jobs that a few pages of a list show; none if listing is forbidden."""
+        from google.api_core.exceptions import Forbidden
+
         wanted = {job.job_id for job in jobs}
         since = datetime.fromtimestamp(min(job.created for job in jobs) / 1000, UTC) - _CLOCKS_DIFFER
 
         def look(client: Client) -> dict[str, Any]:
+            try:
+                return pick(client)
+            except Forbidden as exc:
+                if not answers.is_denied(exc):
+                    raise
+                return {}
+
+        def pick(client: Client) -> dict[str, Any]:
             found: dict[str, Any] = {}
             for one in client.list_jobs(
                 project=project,

@@ -118,6 +118,12 @@ def failure(exc: Exception, *, creating: bool) -> Exception:
     return Fail(message, code=reason.code)
 
 
+def is_denied(exc: Exception) -> bool:
+    """True if an account lacks a permission; quotas are answered with the same status."""
+    errors = getattr(exc, "errors", None) or [{}]
+    return dict(errors[0]).get("reason") == "accessDenied"
+
+
 def is_refused(exc: Exception) -> bool:
     """True if the credentials were refused, which new ones may mend."""
     return getattr(exc, "code", None) == 401 or type(exc).__name__ == "RefreshError"

@@ -72,13 +72,17 @@ class Sessions:
             if session is not None and not session.is_closed():
                 self._kept.move_to_end(name)
                 return session
-        made = self._open(account, secrets)
+        made, spare = self._open(account, secrets), []
         with self._lock:
             session = self._kept.setdefault(name, made)
             if session.is_closed():
                 session = self._kept[name] = made
+            if session is not made:  # another thread was quicker
+                spare.append(made)
             while len(self._kept) > _MOST_SESSIONS:
-                self._kept.popitem(last=False)
+                spare.append(self._kept.popitem(last=False)[1])
+        for one in spare:
+            one.close()
         return session
 
     def drop(self, session: SnowflakeConnection) -> None:
@@ -87,6 +91,7 @@ class Sessions:
             for name, one in list(self._kept.items()):
                 if one is session:
                     del self._kept[name]
+        session.close()
 
     def close(self) -> None:
         """Close the sessions here. At Snowflake they stay, since their end would be that of their queries."""

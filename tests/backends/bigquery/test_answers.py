@@ -193,6 +193,16 @@ def test_quotas_and_permissions_are_told_apart(canned: Canned, agent: BigQueryAg
         agent.get(Query(JOB, "flights", "EU"), Call())
 
 
+def test_an_account_that_may_list_no_jobs_asks_for_each(canned: Canned, agent: BigQueryAgent) -> None:
+    denied = error("accessDenied", "no permission bigquery.jobs.list")
+    canned.answer = lambda _method, path, *_: (403, denied) if path.endswith("/jobs") else (200, job("RUNNING"))
+    found = agent.get_many([Query(JOB, "flights", "EU", created=1) for _ in range(4)], Call())
+    assert [getattr(one, "phase", one) for one in found] == [Phase.RUNNING] * 4
+    canned.answer = lambda *_: (403, error("rateLimitExceeded", "Exceeded rate limits"))
+    with pytest.raises(Retry, match="rate limits"):  # then a hundred calls more would help nobody
+        agent.get_many([Query(JOB, "flights", "EU", created=1) for _ in range(4)], Call())
+
+
 def test_a_key_from_a_connection_logs_in_and_a_refused_token_is_renewed(
     canned: Canned, monkeypatch: pytest.MonkeyPatch
 ) -> None:

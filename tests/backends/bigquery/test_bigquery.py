@@ -295,7 +295,7 @@ def test_many_jobs_are_asked_for_in_one_call(bigquery: Client, monkeypatch: pyte
             key=f"{number:032x}",
             sql=Sql(f"SELECT {number} AS n"),
             config={"ProjectID": "flights", "Location": "US"},
-            interface=Interface(outputs={"results": StructuredDataset}),
+            interface=Interface(outputs={"results": StructuredDataset, "n": int}),
         )
         for number in range(0xB0, 0xB0 + 40)
     ]
@@ -312,6 +312,7 @@ def test_many_jobs_are_asked_for_in_one_call(bigquery: Client, monkeypatch: pyte
     assert isinstance(missing, NotFound)
     assert [one.phase for one in found] == [Phase.SUCCEEDED] * 40
     assert [one.info["job_id"] for one in found] == [job.job_id for job in jobs]
+    assert [one.outputs["n"] for one in found] == list(range(0xB0, 0xB0 + 40))
 
 
 def wait_until_done(bigquery: Client, jobs: list[Query]) -> None:
