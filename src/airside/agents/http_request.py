@@ -24,7 +24,7 @@ _OURS = ("host", "content-length", "transfer-encoding", "connection", "accept-en
 _TELLING = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 _METHOD = re.compile(r"[A-Z]{1,20}\Z")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
 _FLYTEKIT_PLACEHOLDER = re.compile(r"(?<!\{)\{inputs\.([^{}\s]+)\}(?!\})")
 _MOST_RETRIES = 100
 
@@ -179,7 +179,7 @@ def _headers(
             raise Fail(f'{path}: a header is a text or {{"secret": NAME}}, not {value!r}.')
         if name.lower() in _TELLING:
             hide(text.rpartition(" ")[2], passing=True)
-        if not _HEADER_VALUE.match(text):
+        if not HEADER_VALUE.match(text):
             raise Fail(f"{path}: the value has characters that a header cannot have.")
         headers.append((name, text))
     return headers

@@ -11,7 +11,7 @@ from typing import Any
 from airside.agents.json_values import to_json
 from airside.model import Fail
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(?:\.|\$\.?)(\w+(?:\.[^}\s]+)?)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*(?:\.|\$\.?)(\w+(?:\.[^}\s]+)?)\s*\}\}")
 
 
 def text_of(value: Any) -> str:
@@ -60,7 +60,7 @@ def render(
             return write(real, inputs[real])
         return (others or {}).get(match[1].lower(), match[0])
 
-    return _PLACEHOLDER.sub(fill, text)
+    return PLACEHOLDER.sub(fill, text)
 
 
 def render_value(value: Any, inputs: Mapping[str, Any], others: Mapping[str, str] | None = None) -> Any:
@@ -71,7 +71,7 @@ def render_value(value: Any, inputs: Mapping[str, Any], others: Mapping[str, str
     """
     match value:
         case str():
-            whole = _PLACEHOLDER.fullmatch(value.strip())
+            whole = PLACEHOLDER.fullmatch(value.strip())
             scope, _, name = whole[1].partition(".") if whole else ("", "", "")
             if scope.lower() == "inputs" and name:
                 return to_json(inputs[_find(name, inputs)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airside.cli.registry import options_table
+from airside.cli.registry import load_named, options_table
 from airside.cli.settings import load_settings
 from airside.engine.lookup import find_agent
 from airside.hosting import ADAPTERS
@@ -12,7 +12,7 @@ from airside.model import PluginError, TaskType
 from airside.sdk.adapt import adapt
 from airside.sdk.agent import Agent
 from airside.sdk.declare import task_types_of
-from airside.sdk.discovery import explain, load_modules
+from airside.sdk.discovery import explain
 from airside.sdk.options import read_options
 from airside.sdk.registry import AgentRegistry
 
@@ -32,7 +32,7 @@ def choose(task_type: TaskType, file: TaskFile, options: RunOptions) -> tuple[Ag
         from airside.engine.remote import RemoteAgent
 
         return RemoteAgent(options.endpoint, task_type=task_type, **options.access()), None
-    load_modules(AgentRegistry, options.modules)
+    load_named(AgentRegistry, options.modules)
     author = AgentRegistry.get(*task_type) or _own(file, task_type) or find_agent(task_type)
     agent = adapt(author, ADAPTERS)
     table, where = options_table(settings, agent)

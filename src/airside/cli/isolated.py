@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from airside import __version__
-from airside.cli.registry import is_called
+from airside.cli.registry import is_called, load_named
 from airside.model import AirsideError, UsageError
 from airside.model.redaction import redact
 from airside.sdk.adapt import adapt_all
 from airside.sdk.agent import Agent
-from airside.sdk.discovery import explain, installed_plugins, load_modules, load_plugins
+from airside.sdk.discovery import explain, installed_plugins, load_plugins
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registry
 
@@ -90,7 +90,7 @@ def find(order: Mapping[str, Any], version: int) -> tuple[Agent, Any]:
         )
     name, registry = order["name"], Registry()
     load_plugins(registry, installed_plugins())
-    load_modules(registry, order["modules"])
+    load_named(registry, order["modules"])
     found = [entry for entry in registry if is_called(entry, name)]
     if not found:
         known = sorted({entry.name for entry in registry})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airside.agents.rest_job import rest_job
+from airside.agents.rest_job_description import ENDINGS
 from airside.cli.settings import Settings
 from airside.model import UsageError
 from airside.sdk.agent import Agent
@@ -15,12 +17,23 @@ from airside.sdk.registry import Registration, Registry
 def load_registry(modules: Sequence[str] = ()) -> Registry:
     """The agents of every installed plugin, and those that `modules` register, which win.
 
-    Broken plugins are kept in `registry.broken`. Raises `UsageError` for a module that cannot be imported.
+    Broken plugins are kept in `registry.broken`. Raises as `load_named` does.
     """
     registry = Registry()
     load_plugins(registry, installed_plugins())
-    load_modules(registry, modules)
+    load_named(registry, modules)
     return registry
+
+
+def load_named(registry: Registry, modules: Sequence[str]) -> None:
+    """Register the agents of modules, and those that files describe (`transcode.toml`).
+
+    Raises `UsageError` for a module that cannot be imported, and for a description that is wrong.
+    """
+    load_modules(registry, [one for one in modules if not one.endswith(ENDINGS)])
+    for path in modules:
+        if path.endswith(ENDINGS):
+            registry.register(rest_job(path), override=True, source=f"file {path}")
 
 
 def is_called(entry: Registration | Agent, name: str) -> bool:

@@ -18,7 +18,7 @@ import click
 
 from airside.cli.exits import Exit
 from airside.cli.isolation import elsewhere, start_isolated
-from airside.cli.registry import has_host_access, options_table
+from airside.cli.registry import has_host_access, load_named, options_table
 from airside.cli.selection import names_of, selected
 from airside.cli.serve_security import (
     SigningOptions,
@@ -34,7 +34,7 @@ from airside.observe.logs import configure
 from airside.observe.prometheus import Metrics
 from airside.observe.tracing import Tracing
 from airside.sdk.adapt import adapt_all
-from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
+from airside.sdk.discovery import installed_plugins, load_plugins
 from airside.sdk.lane import THREADS
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registration, Registry
@@ -178,7 +178,7 @@ async def _serve(options: ServeOptions, settings: Settings) -> int:
     configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
     registry = Registry()
     load_plugins(registry, elsewhere(installed_plugins(), settings))
-    load_modules(registry, options.modules or ())
+    load_named(registry, options.modules or ())
     metrics = _metrics()
     hooks = [metrics] if metrics else []
     isolated = await start_isolated(settings, registry, threads=options.threads, hooks=hooks)

@@ -1,0 +1,382 @@
+"""Any REST job service, without code: an agent described in a TOML or YAML file.
+
+    name = "transcode"
+    task_type = "transcode"
+    base_url = "https://transcode.example.org/api"
+
+    [create]
+    path = "/jobs"
+    json = {source = "{{.inputs.source}}"}
+    id = "$.id"
+
+    [get]
+    path = "/jobs/{{.id}}"
+    state = "$.state"
+    states = {queued = "QUEUED", running = "RUNNING", done = "SUCCEEDED", failed = "FAILED"}
+    outputs = {url = "$.result.url"}
+
+    [delete]
+    path = "/jobs/{{.id}}"
+
+`airside serve --modules transcode.toml` serves it, and `rest_job("transcode.toml")` is the agent in Python.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from airside.agents.http_request import HEADER_VALUE
+from airside.agents.http_status import error_of_status
+from airside.agents.json_values import from_json, kind_of, to_json
+from airside.agents.placeholders import render, render_value, text_of
+from airside.agents.rest_job_description import Description, Request, compiled, is_path, read_description
+from airside.model import (
+    AirsideError,
+    Call,
+    Connection,
+    ConversionError,
+    Fail,
+    LogLine,
+    LogLink,
+    NotFound,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+    UsageError,
+)
+from airside.model.redaction import hide
+from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
+from airside.sdk.secrets import secret
+
+if TYPE_CHECKING:
+    import httpx2
+
+log = logging.getLogger("airside.agents.rest_job")
+
+_SNIPPET = 300  # characters of an answer in a message
+_OF_MANY = 100  # jobs in one question
+
+Facts = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What finds a job again. `outputs` are the kinds of the declared outputs by name."""
+
+    id: str
+    outputs: dict[str, Any] = field(default_factory=dict)
+    link: str = ""
+
+
+class RestJobAgent(AsyncAgent[Job]):
+    """Asks a service as its description says. Made by `rest_job`."""
+
+    requires = MappingProxyType({"httpx2": "rest_job", "jsonpath": "rest_job"})
+
+    def __init__(self, described: Description) -> None:
+        self.name = described.name or described.task_type
+        self.task_type = described.task_type
+        self.poll_interval = described.poll_interval
+        self.call_timeout = described.timeout + 10
+        self.create_is_idempotent = described.create.idempotent
+        self._described = described
+        self._unknown: set[str] = set()
+        if described.find is not None:
+            self.find = self._find
+        if described.many is not None:
+            self.get_many = self._get_many
+        if described.logs is not None:
+            self.logs = self._logs
+
+    async def open(self, options: None) -> None:
+        del options  # all is in the description
+        missing = missing_extra(self)
+        if missing is not None:
+            raise missing
+        await asyncio.to_thread(self._make_client)  # the libraries take a while to load
+
+    def _make_client(self) -> None:
+        import httpx2
+
+        self._paths = compiled(self._described)
+        self._client = httpx2.AsyncClient(timeout=self._described.timeout, follow_redirects=False, trust_env=False)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def check_credentials(self) -> str:
+        """Whether the secret is there for tasks that bring none."""
+        auth = self._described.auth
+        if auth is None:
+            return ""
+        self._credential(None)
+        return f"the secret {auth.secret}"
+
+    async def create(self, task: Task, call: Call) -> Job:
+        described = self._described.create
+        facts = _facts(task)
+        outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()}
+        request = await self._prepare(described, facts, task.inputs, call.connection, default=task.inputs)
+        status, answer = await self._send(request, exists=described.exists)
+        if is_path(described.id) and status not in described.exists:
+            found = self._first(described.id, answer)
+            if found is None:
+                raise Fail(f"{self.name} answered without an id at {described.id}.", code="UnexpectedAnswer")
+            job_id = text_of(found)
+        else:
+            job_id = render(described.id, task.inputs, facts)
+        return Job(job_id, outputs, self._link(job_id, facts))
+
+    async def get(self, job: Job, call: Call) -> Resource:
+        request = await self._prepare(self._described.get, _facts_of(job), {}, call.connection)
+        _, answer = await self._send(request, polling=True)
+        return await self._resource(job, answer, call)
+
+    async def delete(self, job: Job, call: Call) -> None:
+        request = await self._prepare(self._described.delete, _facts_of(job), {}, call.connection)
+        try:
+            await self._send(request)
+        except Fail as exc:
+            if exc.code == "ResourceNotFound":
+                raise NotFound(exc.message) from None
+            raise
+
+    def links(self, job: Job) -> Sequence[LogLink]:
+        return [LogLink(job.link, f"{self.name} job")] if job.link else []
+
+    async def _find(self, task: Task, key: str, call: Call) -> Job | None:
+        described = self._described.find
+        assert described is not None  # noqa: S101 - only then is there a `find`
+        facts = {**_facts(task), "key": key}
+        request = await self._prepare(described, facts, task.inputs, call.connection)
+        try:
+            _, answer = await self._send(request, polling=True)
+        except NotFound:
+            return None
+        found = self._first(described.id, answer)
+        if found is None:
+            return None
+        outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()}
+        return Job(text_of(found), outputs, self._link(text_of(found), facts))
+
+    async def _get_many(self, jobs: Sequence[Job], call: Call) -> Sequence[Resource | Exception]:
+        """Up to a hundred jobs in one question; each that the answer leaves out is asked for."""
+        described = self._described.many
+        assert described is not None  # noqa: S101 - only then is there a `get_many`
+        told: dict[str, Any] = {}
+        for start in range(0, len(jobs), _OF_MANY):
+            ids = ",".join(job.id for job in jobs[start : start + _OF_MANY])
+            request = await self._prepare(described, {"ids": ids}, {}, call.connection)
+            _, answer = await self._send(request, polling=True)
+            for one in self._all(described.jobs, answer):
+                told[text_of(self._first(described.id, one))] = one
+        return [await self._one_of(job, told.get(job.id), call) for job in jobs]
+
+    async def _logs(self, job: Job, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
+        described = self._described.logs
+        assert described is not None  # noqa: S101 - only then are there `logs`
+        if after and not after.isdecimal():
+            raise Fail(f"{after!r} is no place in this log; take the token of the page before.", code="BadToken")
+        request = await self._prepare(described, _facts_of(job), {}, call.connection)
+        _, answer = await self._send(request, polling=True, as_text=True)
+        begin = int(after or 0)
+        for number, line in enumerate(str(answer).splitlines()[begin : begin + limit], begin + 1):
+            yield LogLine(line, originator="user", cursor=str(number))
+
+    async def _one_of(self, job: Job, told: Any, call: Call) -> Resource | Exception:
+        try:
+            return await self.get(job, call) if told is None else await self._resource(job, told, call)
+        except AirsideError as exc:
+            return exc
+
+    async def _resource(self, job: Job, answer: Any, call: Call) -> Resource:
+        described = self._described.get
+        found = self._first(described.state, answer)
+        if found is None:
+            raise Retry(f"{self.name} answered without a state at {described.state}.")
+        phase = self._phase(text_of(found))
+        message = self._text(described.message, answer)
+        page = self._text(described.link, answer) or job.link
+        links = [LogLink(page, f"{self.name} job")] if page else []
+        info = {"id": job.id, "state": text_of(found)}
+        if phase is not Phase.SUCCEEDED:
+            code = {Phase.ABORTED: "Canceled"}.get(phase, "JobFailed") if phase.is_failure else ""
+            return Resource(phase, message=message, links=links, info=info, code=code)
+        try:
+            outputs = await self._outputs(job, answer, call)
+        except ConversionError as exc:
+            code = "OutputConversionError"
+            return Resource(Phase.FAILED, message=str(exc), code=code, links=links, info=info)
+        return Resource(phase, message=message, outputs=outputs or None, links=links, info=info)
+
+    async def _outputs(self, job: Job, answer: Any, call: Call) -> dict[str, Any]:
+        outputs = self._values(self._described.get.outputs, answer, job)
+        if self._described.result is not None:
+            request = await self._prepare(self._described.result, _facts_of(job), {}, call.connection)
+            _, result = await self._send(request, polling=True)
+            outputs |= self._values(self._described.result.outputs, result, job)
+        return outputs
+
+    def _phase(self, state: str) -> Phase:
+        name = self._described.get.states.get(state)
+        if name is not None:
+            return Phase[name]
+        if state not in self._unknown and len(self._unknown) < _OF_MANY:
+            self._unknown.add(state)
+            log.warning("%s names the state %r of a job, which get.states does not know", self.name, state)
+        return Phase.RUNNING
+
+    def _values(self, paths: Mapping[str, str], answer: Any, job: Job) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, path in paths.items():
+            if job.outputs and name not in job.outputs:
+                continue
+            found = self._first(path, answer)
+            if found is not None:
+                values[name] = from_json(found, job.outputs.get(name, "any"), f"outputs.{name}")
+        return values
+
+    def _first(self, path: str, answer: Any) -> Any:
+        """The first value that a path finds; None if there is none, or it is null."""
+        return next((match.obj for match in self._paths[path].finditer(answer)), None) if _is_json(answer) else None
+
+    def _all(self, path: str, answer: Any) -> list[Any]:
+        return self._paths[path].findall(answer) if _is_json(answer) else []
+
+    def _text(self, path: str, answer: Any) -> str:
+        found = self._first(path, answer) if path else None
+        return "" if found is None else " ".join(text_of(found).split())
+
+    def _link(self, job_id: str, facts: Facts) -> str:
+        return render(self._described.link, {}, {**facts, "id": quote(job_id, safe="")})
+
+    async def _prepare(
+        self,
+        described: Request,
+        facts: Facts,
+        inputs: Mapping[str, Any],
+        connection: Connection | None,
+        default: Any = None,
+    ) -> httpx2.Request:
+        """A request with everything filled in, on a thread: inputs and secrets may have to be read."""
+        return await asyncio.to_thread(self._request, described, facts, inputs, connection, default)
+
+    def _request(
+        self,
+        described: Request,
+        facts: Facts,
+        inputs: Mapping[str, Any],
+        connection: Connection | None,
+        default: Any,
+    ) -> httpx2.Request:
+        """A request with everything filled in. What is filled into a path is one part of it, whatever it contains."""
+        quoted = {name: quote(value, safe=",") for name, value in facts.items()}
+        path = render(described.path, inputs, quoted, lambda _, value: quote(text_of(value), safe=""))
+        if any(part in (".", "..") for part in path.split("?")[0].split("/")):
+            raise Fail(f"{self.name}: an input would lead the request elsewhere: {path}", code="InvalidRequest")
+        query = render_value(described.query, inputs, facts)
+        url = self._described.base_url.rstrip("/") + path
+        if query:
+            url += ("&" if "?" in url else "?") + urlencode({name: text_of(one) for name, one in query.items()})
+        headers = {name: render(value, inputs, facts) for name, value in described.headers.items()}
+        content: bytes | None = None
+        if described.body:
+            content = render(described.body, inputs, facts).encode()
+        elif described.json is not None or default is not None:
+            told = dict(default) if described.json is None else render_value(described.json, inputs, facts)
+            content = json.dumps(to_json(told), ensure_ascii=False, separators=(",", ":")).encode()
+            headers.setdefault("Content-Type", "application/json")
+        for name, value in headers.items():
+            if not HEADER_VALUE.match(value):
+                raise Fail(f"{self.name}: the header {name} has characters that it cannot have.", code="InvalidRequest")
+        return self._client.build_request(
+            described.method, url, headers=headers | self._credential(connection), content=content
+        )
+
+    def _credential(self, connection: Connection | None) -> dict[str, str]:
+        auth = self._described.auth
+        if auth is None:
+            return {}
+        group, slash, name = auth.secret.rpartition("/")
+        if connection is not None and connection.secrets.get(name):
+            value = connection.secrets[name]
+            hide(value, passing=True)
+        else:
+            try:
+                value = secret(name, group if slash else None)
+            except UsageError as exc:
+                raise Fail(str(exc), code="NoCredentials") from None
+        if auth.user:
+            basic = b64encode(f"{auth.user}:{value}".encode()).decode()
+            hide(basic, passing=True)
+            return {auth.header: f"Basic {basic}"}
+        return {auth.header: auth.prefix + value}
+
+    async def _send(
+        self, request: httpx2.Request, *, polling: bool = False, exists: Sequence[int] = (), as_text: bool = False
+    ) -> tuple[int, Any]:
+        """Status and content of the answer. Raises `Retry`, `Fail` or `NotFound` for one that is no success."""
+        import httpx2
+
+        try:
+            response = await self._client.send(request, stream=True)
+            try:
+                content = await self._receive(response)
+            finally:
+                await response.aclose()
+        except httpx2.HTTPError as exc:
+            raise Retry(f"{self.name}: {' '.join(str(exc).split()) or type(exc).__name__}") from None
+        text = content.decode("utf-8", errors="replace")
+        if response.is_success or response.status_code in exists:
+            return response.status_code, text if as_text else _from_json(text)
+        words = self._text(self._described.error, _from_json(text)) or " ".join(text.split())[:_SNIPPET]
+        said = f"{self.name} answered {response.status_code} {response.reason_phrase}".rstrip()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        raise error_of_status(response.status_code, f"{said}: {words}" if words else said, headers, polling=polling)
+
+    async def _receive(self, response: httpx2.Response) -> bytes:
+        taken = bytearray()
+        async for piece in response.aiter_bytes():
+            taken += piece
+            if len(taken) > self._described.max_response_bytes:
+                raise Fail(f"{self.name} answered with more than max_response_bytes.", code="ResponseTooLarge")
+        return bytes(taken)
+
+
+def rest_job(path: str | Path) -> RestJobAgent:
+    """The agent that a file describes. Raises `UsageError`, which names the file and the key."""
+    missing = missing_extra(RestJobAgent)
+    if missing is not None:
+        raise missing
+    return RestJobAgent(read_description(Path(path)))
+
+
+def _facts(task: Task) -> Facts:
+    config = {f"config.{name}".lower(): text_of(value) for name, value in task.config.items()}
+    return {"key": task.key, "outputprefix": task.output_prefix, **config}
+
+
+def _facts_of(job: Job) -> Facts:
+    return {"id": job.id}
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_json(answer: Any) -> bool:
+    return isinstance(answer, (dict, list))
