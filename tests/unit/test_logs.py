@@ -64,3 +64,13 @@ def test_a_name_that_a_caller_made_up_does_not_fill_the_disk(style: Format, stre
     assert len(line) < 3 * MAX_FIELD
     assert "characters left out" in line
     assert "pass" not in line
+
+
+@pytest.mark.parametrize(("level", "heard"), [("info", []), ("debug", ["GET /v1/jobs"])])
+def test_a_request_of_an_http_library_is_told_to_whoever_debugs(
+    stream: io.StringIO, level: str, heard: list[str]
+) -> None:
+    configure("json", level, stream)
+    logging.getLogger("httpx2").info("GET /v1/jobs")
+    logging.getLogger("httpx2").warning("a warning")
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == [*heard, "a warning"]

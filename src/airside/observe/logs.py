@@ -66,11 +66,19 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self.stream.write(f"log record of {record.pathname}:{record.lineno}: {type(error).__name__}: {reason}\n")
 
 
+_TALKATIVE = ("httpx", "httpx2")
+
+
 def configure(style: Format = "console", level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all log records of the process to `stream` (standard error) in one style."""
+    """Send all log records of the process to `stream` (standard error) in one style.
+
+    HTTP libraries that tell every request are heard with `level="debug"` only: polls are many.
+    """
     handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.NOTSET if level.upper() == "DEBUG" else logging.WARNING)
 
 
 def _short(text: str) -> str:
