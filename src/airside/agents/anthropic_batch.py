@@ -202,7 +202,9 @@ class AnthropicBatchAgent(AsyncAgent[Batch]):
             raise
 
     def links(self, job: Batch) -> Sequence[LogLink]:
-        return [LogLink(f"https://platform.claude.com/workspaces/default/batches/{job.id}", "Anthropic batch")]
+        del job  # the console has one page for all
+        page = "https://platform.claude.com/workspaces/default/batches"
+        return [LogLink(page, "Anthropic batches")] if self._accounts.is_vendor else []
 
     def _requests(self, task: Task) -> IO[bytes]:
         given = task.inputs.get("input_file")

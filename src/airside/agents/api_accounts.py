@@ -100,6 +100,11 @@ class Accounts:
                 self._sessions.popitem(last=False)
         return made
 
+    @property
+    def is_vendor(self) -> bool:
+        """True if tasks without a connection go to the vendor itself, not to a gateway."""
+        return self._base_url.rstrip("/") == self._vendor.base_url
+
     def whose(self) -> str:
         """Where the service's own key comes from. Raises `Fail` if there is none."""
         account = self._account(None, "")

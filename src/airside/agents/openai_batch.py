@@ -210,7 +210,8 @@ class OpenAIBatchAgent(AsyncAgent[Batch]):
             raise
 
     def links(self, job: Batch) -> Sequence[LogLink]:
-        return [LogLink(f"https://platform.openai.com/batches/{job.id}", "OpenAI batch")]
+        page = f"https://platform.openai.com/batches/{job.id}"
+        return [LogLink(page, "OpenAI batch")] if self._accounts.is_vendor else []
 
     def _input_file(self, task: Task, session: Session) -> str:
         """The id of the file with the requests, which is uploaded if OpenAI does not have it."""
