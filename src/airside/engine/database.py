@@ -14,10 +14,12 @@ from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from math import inf
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
 from airside.engine.job import Job, Stage, Verdict
+from airside.engine.rows import Rows
 from airside.model import LogLink, Phase, TaskType, UsageError
 
 MEMORY = ":memory:"
@@ -88,6 +90,7 @@ class Database:
 
     def __init__(self, path: str | Path, *, scripts: Sequence[str] | None = None) -> None:
         self.path = str(path)
+        self._rows = Rows({name: queries()[name] for name in _WRITES})
         with self._errors():
             if self.path != MEMORY:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,52 +124,36 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._rows.write(self._connection)
                 self._connection.execute("COMMIT")
             except BaseException:
+                self._rows.clear()
                 if self._connection.in_transaction:  # a full disk has rolled it back already
                     self._connection.execute("ROLLBACK")
                 raise
 
     def add(self, record: Record, template: bytes, inputs: bytes) -> None:
         """Add a new job. Within a `transaction`."""
-        job = record.job
-        row = {
-            **_row_of(job),
-            "task": record.task,
-            "task_type": record.task_type.name,
-            "type_version": record.task_type.version,
-            "root": record.root,
-            "source": json.dumps(record.source),
-            "attended": record.attended,
-            "cache_key": record.cache_key,
-            "reads_cache": record.reads_cache,
-        }
-        self._execute("insert_job", row)
-        self._execute("insert_submission", {"job": job.id, "template": template, "inputs": inputs})
+        job, kind = record.job, record.task_type
+        said = (record.task, kind.name, kind.version, record.root, json.dumps(record.source))
+        more = (record.attended, record.cache_key, record.reads_cache)
+        times = (_due(job), job.queued_at, job.retries, job.timeout, job.active_timeout)
+        self._rows.put("insert_jobs", None, (job.id, *said, *more, job.stage.value, *times, job.phase.value))
+        self._rows.put("insert_submissions", None, (job.id, template, inputs))
         self.tell(Event(job=job.id, at=job.queued_at, attempt=0, stage=job.stage, phase=job.phase, note="submitted"))
 
     def save(self, job: Job) -> None:
         """Keep a job as it is now. Within a `transaction`."""
-        self._execute("update_job", _row_of(job))
+        self._rows.put("update_jobs", job.id, _row_of(job))
 
     def keep_outputs(self, job_id: str, data: bytes) -> None:
         """Keep the outputs of a job that succeeded. Within a `transaction`."""
-        self._execute("insert_outputs", {"job": job_id, "data": data})
+        self._rows.put("insert_outputs", job_id, (job_id, data))
 
     def tell(self, event: Event) -> None:
         """Keep an event. Within a `transaction`."""
-        self._execute(
-            "insert_event",
-            {
-                "job": event.job,
-                "at": event.at,
-                "attempt": event.attempt,
-                "stage": event.stage.value,
-                "phase": event.phase.value,
-                "message": event.message,
-                "note": event.note,
-            },
-        )
+        where = (event.job, event.at, event.attempt, event.stage.value, event.phase.value)
+        self._rows.put("insert_events", None, (*where, event.message, event.note))
 
     def ask(self, job_id: str, kind: str, at: float) -> None:
         """Ask the engine for something. Within a `transaction`."""
@@ -270,10 +257,13 @@ class Database:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _execute(self, name: str, values: Mapping[str, Any]) -> None:
+        self._rows.write(self._connection)
         self._connection.execute(queries()[name], values)  # within a transaction, which tells of errors
 
     def _all(self, name: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
         with self._errors():
+            if len(self._rows):
+                self._rows.write(self._connection)  # it sees all that was written before
             return self._connection.execute(queries()[name], values).fetchall()
 
     def _prepare(self, scripts: Sequence[str]) -> None:
@@ -340,18 +330,30 @@ def _text(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+_WRITES = ("insert_jobs", "insert_submissions", "update_jobs", "insert_events", "insert_outputs")
+"""What is gathered and written in this order: what others refer to comes first."""
+
 _JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name != "rules")
 
 
-def _row_of(job: Job) -> dict[str, Any]:
-    row = {name: getattr(job, name) for name in _JOB_FIELDS}
+_CHANGING = (
+    "created_at", "polls", "fetched", "faults", "faulty_since", "misses", "missing_since", "trouble", "deletes",
+    "cancelled_at", "abort",
+)  # fmt: skip
+_changing = attrgetter(*_CHANGING)
+
+
+def _row_of(job: Job) -> tuple[Any, ...]:
+    """The values of `update_jobs`."""
+    links = json.dumps([[link.uri, link.name] for link in job.links]) if job.links else "[]"
     verdict = job.verdict
-    row["stage"], row["phase"] = job.stage.value, job.phase.value
-    row["due"] = None if job.due == inf else job.due
-    row["links"] = json.dumps([[link.uri, link.name] for link in job.links]) if job.links else "[]"
-    if verdict is not None:
-        row["verdict"] = json.dumps([verdict.phase.value, verdict.code, verdict.message, verdict.dead])
-    return row
+    told = None if verdict is None else json.dumps([verdict.phase.value, verdict.code, verdict.message, verdict.dead])
+    begin = (job.id, job.stage.value, _due(job), job.attempt, job.phase.value, job.message, job.code, links, job.meta)
+    return (*begin, *_changing(job), told, job.job_may_live, job.finished_at)
+
+
+def _due(job: Job) -> float | None:
+    return None if job.due == inf else job.due
 
 
 def _record(row: sqlite3.Row) -> Record:

@@ -86,6 +86,7 @@ class Endpoint:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeouts = {name.lower(): seconds for name, seconds in (timeouts or {}).items()}
         self._channel = open_channel(target, tls, service_config)
+        self._unary: dict[str, Any] = {}
 
     async def close(self) -> None:
         """Close the connection; calls under way end."""
@@ -94,7 +95,9 @@ class Endpoint:
     async def ask(self, method: Method, request: bytes, call: Call) -> Any:
         """The answer to a unary call. Raises `Retry`, `Fail` or `NotFound`."""
         timeout = self._timeout(method, call)
-        rpc = self._channel.unary_unary(method.path, None, None)
+        rpc = self._unary.get(method.path)
+        if rpc is None:
+            rpc = self._unary[method.path] = self._channel.unary_unary(method.path, None, None)
         try:
             return await rpc(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as exc:

@@ -1,26 +1,30 @@
 -- Every statement that the engine executes, by name. A name stands on the line before its statement.
+-- A row of question marks is repeated as needed: one statement writes many rows (`rows.py`).
 
--- name: insert_job
+-- name: insert_jobs
 INSERT INTO jobs (id, task, task_type, type_version, root, source, attended, cache_key, reads_cache,
                   stage, due, queued_at, retries, timeout, active_timeout, phase)
-VALUES (:id, :task, :task_type, :type_version, :root, :source, :attended, :cache_key, :reads_cache,
-        :stage, :due, :queued_at, :retries, :timeout, :active_timeout, :phase);
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: insert_submission
-INSERT INTO submissions (job, template, inputs) VALUES (:job, :template, :inputs);
+-- name: insert_submissions
+INSERT INTO submissions (job, template, inputs) VALUES (?, ?, ?);
 
--- name: update_job
+-- name: update_jobs
 UPDATE jobs
-SET stage = :stage, due = :due, attempt = :attempt, phase = :phase, message = :message, code = :code, links = :links,
-    meta = :meta, created_at = :created_at, polls = :polls, fetched = :fetched, faults = :faults,
-    faulty_since = :faulty_since, misses = :misses, missing_since = :missing_since, trouble = :trouble,
-    deletes = :deletes, cancelled_at = :cancelled_at, abort = :abort, verdict = :verdict,
-    job_may_live = :job_may_live, finished_at = :finished_at
-WHERE id = :id;
+SET stage = new.column2, due = new.column3, attempt = new.column4, phase = new.column5,
+    message = new.column6, code = new.column7, links = new.column8, meta = new.column9,
+    created_at = new.column10, polls = new.column11, fetched = new.column12, faults = new.column13,
+    faulty_since = new.column14, misses = new.column15, missing_since = new.column16,
+    trouble = new.column17, deletes = new.column18, cancelled_at = new.column19, abort = new.column20,
+    verdict = new.column21, job_may_live = new.column22, finished_at = new.column23
+FROM (VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) AS new
+WHERE id = new.column1;
 
--- name: insert_event
-INSERT INTO events (job, at, attempt, stage, phase, message, note)
-VALUES (:job, :at, :attempt, :stage, :phase, :message, :note);
+-- name: insert_events
+INSERT INTO events (job, at, attempt, stage, phase, message, note) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_outputs
+INSERT OR REPLACE INTO outputs (job, data) VALUES (?, ?);
 
 -- name: unfinished_jobs
 SELECT * FROM jobs WHERE stage <> 'over' AND seq > :after ORDER BY seq;
@@ -47,9 +51,6 @@ SELECT stage, COUNT(*) AS jobs FROM jobs GROUP BY stage;
 
 -- name: submission
 SELECT template, inputs FROM submissions WHERE job = :job;
-
--- name: insert_outputs
-INSERT OR REPLACE INTO outputs (job, data) VALUES (:job, :data);
 
 -- name: outputs
 SELECT data FROM outputs WHERE job = :job;

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-THREADS = 4
+THREADS = 2
 
 P = ParamSpec("P")
 T = TypeVar("T")
