@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -31,15 +32,17 @@ from bench.services import (
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: rounds of processes, rounds of load, seconds of load per sample."""
+    """How long to measure: rounds of processes, rounds of load, seconds of load or jobs per sample."""
 
     cold_rounds: int = 7
     load_rounds: int = 9
     load_seconds: float = 1.5
+    cycles: int = 3000
 
 
 FULL = Effort()
-SHORT = Effort(cold_rounds=3, load_rounds=3, load_seconds=1.0)
+SHORT = Effort(cold_rounds=3, load_rounds=3, load_seconds=1.0, cycles=600)
+RESUMED = 10_000
 
 Figure = Callable[[str, Effort], list[Measurement]]
 
@@ -174,6 +177,34 @@ def load(loads: tuple[Load, ...], figure: str, effort: Effort) -> list[Measureme
     return measurements
 
 
+def engine_cycles(figure: str, effort: Effort) -> list[Measurement]:
+    """Full life cycles a second: the engine, each commit on the disk or none, against a loop that only makes the calls.
+
+    Engine and service are processes of their own. The figures beside "the bound" are not relative, so they mean
+    something on two processors that nobody else uses.
+    """
+    with serving(AIRSIDE.with_modules("echo_twice")) as served:
+        sides = {side: partial(_cycles, side, served.port, effort.cycles) for side in ("file", "memory", "bare")}
+        rates = in_turns(effort.load_rounds, sides)
+        resumed = [_cycles_seconds("resume", served.port, RESUMED) for _ in range(effort.load_rounds)]
+    bound = "the bound"
+    half = Bound(0.5, least=True)
+    return [
+        Measurement(figure, "cycles, commits on the disk", "bare loop", "jobs/s", rates["file"], rates["bare"], half),
+        Measurement(figure, "cycles, in memory", "bare loop", "jobs/s", rates["memory"], rates["bare"], half),
+        Measurement(
+            figure,
+            "cycles, commits on the disk",
+            bound,
+            "jobs/s",
+            rates["file"],
+            [500.0] * effort.load_rounds,
+            Bound(1.0, least=True),
+        ),
+        Measurement(figure, f"resume of {RESUMED} jobs", bound, "s", resumed, [3.0] * effort.load_rounds, Bound(1.0)),
+    ]
+
+
 FIGURES: dict[str, Figure] = {
     "import": import_time,
     "serve": serve_start,
@@ -181,12 +212,21 @@ FIGURES: dict[str, Figure] = {
     "get": partial(load, GET),
     "create": partial(load, CREATE),
     "def": partial(load, DEF),
+    "engine": engine_cycles,
 }
 
 
 def _after_warm_up(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
     """The first sample of each side compiles its modules and fills the page cache, and is not counted."""
     return {name: samples[1:] for name, samples in in_turns(rounds + 1, sides).items()}
+
+
+def _cycles(side: str, port: int, count: int) -> float:
+    return count / _cycles_seconds(side, port, count)
+
+
+def _cycles_seconds(side: str, port: int, count: int) -> float:
+    return float(_output((sys.executable, "cycles.py", side, str(port), str(count))))
 
 
 def _import_seconds(environment: Path, statement: str) -> float:
