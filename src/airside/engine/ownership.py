@@ -43,9 +43,14 @@ class Ownership:
         if not _locked(file):
             file.close()
             raise StoreError(f"Another engine drives the jobs of this store: {described(owner(self.path))}.")
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), _own_name())
+        except OSError as exc:
+            file.close()
+            raise StoreError(
+                f"The lock {self.path} cannot be written: {exc.strerror}; make room, then start again."
+            ) from exc
         self._file = file
 
     def release(self) -> None:
@@ -54,6 +59,10 @@ class Ownership:
             self._file.truncate(0)
             self._file.close()
             self._file = None
+
+
+def _own_name() -> bytes:
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}).encode()
 
 
 def _locked(file: IO[str]) -> bool:
