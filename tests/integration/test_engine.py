@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
+from math import floor, inf
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,16 @@ async def test_a_job_that_runs_too_long_is_cancelled_and_tried_again(store: Path
         outcome = await engine.wait(await engine.submit(ADD, {"a": 1}, retries=1, timeout=0.2))
         assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 2)
     assert deleted == [b"slow"]
+
+
+async def test_a_timeout_that_comes_on_a_tick_of_the_clock_is_noticed(store: Path) -> None:
+    deleted: list[bytes] = []
+    seldom = replace(RUNNING, poll_after=30.0)  # so it is due at its deadline next
+    agent = scripted(delete=deleted.append, get=lambda _: Resource(Phase.ABORTED) if deleted else seldom)
+    async with Engine(store, agents=[agent]) as engine:
+        engine._loop._clock = lambda: floor(time.time() * 8) / 8  # what is due at a time is looked at exactly then
+        outcome = await asyncio.wait_for(engine.wait(await engine.submit(TASK, timeout=0.25)), 20)
+        assert outcome.code == "RetriesExhausted|TimeoutExpired"
 
 
 async def test_a_sync_call_may_be_cancelled_and_may_take_too_long(store: Path) -> None:

@@ -276,7 +276,7 @@ class Loop:
         if after.job.stage is Stage.OVER:
             del self._entries[job_id]
             self._recent.pop(job_id, None)
-        elif after.job.due != before.due:
+        elif after.job.due != before.due or isinstance(observation, (Due, Held)):  # these took it off the heap
             self._schedule(after.job)
         for action in after.actions:
             self._begin(entry, action)
