@@ -98,8 +98,9 @@ class EarlierAttempts:
                 reason = "a new attempt began, and nothing here tells whether the attempt before left a job"
                 self._uncertain.add(reason, call=call, agent=agent)
             elif "find" in agent.supports:
-                self._uncertain.settle(call.key)
-                self.look_again(agent, task)
+                reason = "a new attempt began, and another process may just be making the job of the attempt before"
+                self._uncertain.add(reason, call=call, agent=agent)
+                self.look_again(agent, task).add_done_callback(lambda done: self._looked(done, call.key))
             return
         if await _is_over(agent, meta, call):
             self._settle(order, call, meta)
@@ -108,11 +109,16 @@ class EarlierAttempts:
         await self._cancellation.begin(agent, meta, call).confirmed()
         self._settle(order, call, meta)
 
-    def look_again(self, agent: Agent, task: Task, wanted: Callable[[], bool] = lambda: True) -> None:
+    def look_again(self, agent: Agent, task: Task, wanted: Callable[[], bool] = lambda: True) -> asyncio.Task[None]:
         """Look for the job of an attempt that is not to be, which another process may just be making; cancel it."""
         looking = asyncio.create_task(self._look_again(agent, task, wanted))
         self._looking.add(looking)
         looking.add_done_callback(self._looking.discard)
+        return looking
+
+    def _looked(self, done: asyncio.Task[None], key: str) -> None:
+        if not done.cancelled():
+            self._uncertain.settle(key)
 
     async def _look_again(self, agent: Agent, task: Task, wanted: Callable[[], bool]) -> None:
         call = call_of(task)
