@@ -93,6 +93,9 @@ class EarlierAttempts:
             self._settle(order, call, watched.handle.meta)
             return
         meta = await self._meta_of(agent, entry, watched, task)
+        if meta is None and entry is not None and entry.answer:
+            self._uncertain.settle(call.key)  # it failed for good, without a job
+            return
         if meta is None:
             if "find" not in agent.supports and entry is None and not agent.is_sync:
                 reason = "a new attempt began, and nothing here tells whether the attempt before left a job"
