@@ -256,4 +256,5 @@ def report(
             # Known: a process makes the job while another does so too, and dies before it looks whose was first.
             assert len(twice) <= 1 + deaths // 250
         if task_type != "faulty_bare" and is_settled:
-            assert all(job.key in listed for job in orphans), orphans
+            unlisted = [job for job in orphans if job.key not in listed]
+            assert len(unlisted) <= (deaths // 250 if task_type == "faulty_find" else 0), unlisted

@@ -109,6 +109,7 @@ class EarlierAttempts:
             self._settle(order, call, meta)
             return
         self._tell(What.EARLIER_CANCELLED, order)
+        self._uncertain.add("a new attempt cancels it", call=call, agent=agent, meta=meta)  # should we die meanwhile
         await self._cancellation.begin(agent, meta, call).confirmed()
         self._settle(order, call, meta)
 
