@@ -17,6 +17,12 @@ class CustomTask(TokenAgent):
     task_type = "custom_task"
 
 
+class PatientFind(FindingAgent):
+    """Goes on with a create while the cancel of the attempt before takes its time."""
+
+    create_timeout = 300.0
+
+
 class PatientToken(TokenAgent):
     """Goes on with a create for as long as agents do that say nothing else."""
 

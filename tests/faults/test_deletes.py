@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from airside.testing.replicas import Replica
 
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 Figures = Callable[..., None]
+PATIENT = f"{Path(__file__).with_name('agents.py')}:PatientFind"
 
 
 async def test_the_backend_hears_nothing_of_the_garbage_collector(replicas: StartReplicas, figures: Figures) -> None:
@@ -47,7 +49,7 @@ async def test_the_next_attempt_waits_for_a_slow_delete(
     replicas: StartReplicas, figures: Figures, wire: Wire, seconds: float, *, restarted: bool
 ) -> None:
     async with FaultyBackend(cancel_seconds=seconds) as backend:
-        (replica,) = await replicas(backend.url, seconds=100_000.0)
+        (replica,) = await replicas(backend.url, agents=[PATIENT], seconds=100_000.0)
         async with EngineModel(replica.address, wire=wire, resync=0.2) as engine:
             outcome = Outcome("s3://bucket/run/n0/data")
             first = await engine.create("faulty_find", outcome)
