@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from airside.agents.k8s_job_manifest import MAIN
-from airside.model import Fail, LogLine, NotFound, Retry
+from airside.agents.stamped_lines import instant_of, lines_after
+from airside.model import LogLine, NotFound, Retry
 
 _PAUSE = 0.5  # seconds between two looks at a pod that has not begun
-_LONGEST = 64 * 1024  # characters of a line; the rest of it is left out
 
 
 def lines_of(pods: Any, newest: Callable[[], Any], *, after: str, limit: int, patience: float) -> Iterator[LogLine]:
     """The lines after the time `after`, until the container ends. `newest` gives the Job's newest pod, or None."""
-    begin, given = _instant(after) if after else None, 0
+    begin, given = instant_of(after) if after else None, 0
     while given < limit:
         pod = newest()
         over = pod is not None and pod.status.phase in ("Succeeded", "Failed")
@@ -61,40 +61,10 @@ def _read(
     except (HTTPError, OSError) as exc:
         raise Retry(f"Kubernetes cannot be reached: {exc}") from exc
     try:
-        for raw in _split(response.stream(16384)):
-            stamp, _, text = raw.decode("utf-8", errors="replace").partition(" ")
-            if not after or _order(stamp) > _order(after):
-                yield LogLine(text[:_LONGEST], timestamp=_instant(stamp), originator="user", cursor=stamp)
+        yield from lines_after(response.stream(16384), after)
     except ReadTimeoutError:
         return
     except (HTTPError, OSError) as exc:
         raise Retry(f"The log broke off: {exc}") from exc
     finally:
         response.close()
-
-
-def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.rstrip(b"\r") for line in lines)
-    if rest:
-        yield rest
-
-
-def _order(stamp: str) -> tuple[str, str]:
-    """Times in an order: Kubernetes leaves out the zeros at the end of nanoseconds.
-
-    >>> _order("2024-01-02T03:04:05.1Z") > _order("2024-01-02T03:04:05.09Z")
-    True
-    """
-    seconds, _, fraction = stamp.rstrip("Z").partition(".")
-    return seconds, fraction.ljust(9, "0")
-
-
-def _instant(stamp: str) -> datetime:
-    seconds, _, fraction = stamp.rstrip("Z").partition(".")
-    try:
-        return datetime.fromisoformat(f"{seconds}.{fraction[:6].ljust(6, '0')}").replace(tzinfo=UTC)
-    except ValueError:
-        raise Fail(f"{stamp!r} is no place in this log; take the token of the page before.", code="BadToken") from None

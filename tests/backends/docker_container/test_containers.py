@@ -1,0 +1,169 @@
+"""The docker_container agent against a real Podman."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from airside import Container, File, kwtypes
+from airside.agents.docker_container import ContainerTask, DockerContainerAgent
+from airside.model import Call, Phase
+from airside.sdk.adapt import adapt
+from airside.sdk.options import read_options
+from airside.testing import harness
+
+Wire = Literal["v1", "v2"]
+Options = Mapping[str, Any]
+IMAGE = "localhost/busybox:1"
+
+pytestmark = [pytest.mark.backend, pytest.mark.may_block]
+
+
+class Quick(DockerContainerAgent):
+    """The same, asked more often."""
+
+    poll_interval = 0.1
+
+
+def shell(line: str, *, image: str = IMAGE, **more: Any) -> ContainerTask:
+    given = more.pop("container", {})
+    return ContainerTask(
+        name="flights.shell", container=Container(image=image, command=("sh", "-c", line), **given), **more
+    )
+
+
+async def test_a_container_reads_its_inputs_and_leaves_its_outputs(wire: Wire, options: Options) -> None:
+    task = shell(
+        'cat "$AIRSIDE_INPUTS"; echo; echo "$WHO"; printf "{\\"n\\": %d}" 8 > "$AIRSIDE_OUTPUT_DIR/n.json"; '
+        'echo 8 > "$AIRSIDE_OUTPUT_DIR/n"; echo a,b > "$AIRSIDE_OUTPUT_DIR/table"',
+        container={"env": {"WHO": "it's {{.inputs.who}}"}},
+        inputs=kwtypes(who=str, n=int),
+        outputs=kwtypes(n=int, table=File),
+    )
+    async with harness(Quick(), wire=wire, options=options) as h:
+        job = await h.create(task=task, inputs={"who": '"me"; exit 1', "n": 7})
+        resource = await h.finish(job, timeout=60)
+        assert resource.phase is Phase.SUCCEEDED, resource.message
+        outputs = dict(resource.outputs or {})
+        assert outputs["n"] == 8
+        assert Path(outputs["table"].uri).read_text() == "a,b\n"
+        lines = [line.message async for line in h.logs(job)]
+        assert json.loads(lines[0]) == {"who": '"me"; exit 1', "n": 7}
+        assert lines[1] == 'it\'s "me"; exit 1'
+        assert resource.info is not None
+        assert resource.info["image"] == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("task", "phase", "code", "words"),
+    [
+        (shell("echo one; echo 'no such table: trips' >&2; exit 3"), Phase.RETRYABLE_FAILED, "ContainerFailed",
+         "exited with 3: no such table: trips"),
+        (shell("exit 137"), Phase.RETRYABLE_FAILED, "ContainerFailed", "killed by SIGKILL"),
+        (ContainerTask(name="none", container=Container(image=IMAGE, command=("no-such-program",))), Phase.FAILED,
+         "CannotStart", "no-such-program"),
+        (shell("true", image="localhost/none:1"), Phase.FAILED, "ImageNotFound", "none:1 is not on this machine"),
+        (shell("true", image="evil.example.net/x"), Phase.FAILED, "Forbidden", "may not be run here"),
+        (shell("true", container={"limits": {"memory": "much"}}), Phase.FAILED, "UserError", "limits cannot be read"),
+        (shell("true", outputs=kwtypes(n=int)), Phase.FAILED, "OutputsNotFound", "left no output 'n'"),
+    ],
+)  # fmt: skip
+async def test_a_failure_is_told_in_words(
+    task: ContainerTask, phase: Phase, code: str, words: str, options: Options
+) -> None:
+    async with harness(Quick(), options={**options, "images": ["localhost/*"]}) as h:
+        resource = await h.finish(await h.create(task=task), timeout=60)
+    assert (resource.phase, resource.code) == (phase, code), resource.message
+    assert words in resource.message
+
+
+async def test_limits_reach_the_engine(podman: Any, options: Options, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "x").write_text("seen")
+    given = {**options, "memory": "32Mi", "pids": 50, "volumes": {"/data": str(tmp_path / "data")}}
+    async with harness(Quick(), options=given) as h:
+        line = "cat /data/x; echo; touch /data/y; sleep 60"
+        job = await h.create(task=shell(line, container={"limits": {"memory": "1Gi", "cpu": "500m"}}))
+        found = json.loads(podman.run("inspect", f"airside-{job.task.key}"))[0]
+        assert found["HostConfig"]["Memory"] == 32 * 2**20
+        assert found["HostConfig"]["NanoCpus"] == 500_000_000
+        assert found["HostConfig"]["PidsLimit"] == 50
+        assert found["HostConfig"]["Privileged"] is False
+        first = [line.message async for line in h.logs(job, limit=2)]
+        assert "seen" in first[0]
+        assert "Read-only" in first[1]
+        await h.delete(job)
+
+
+async def test_a_log_is_followed_and_read_page_by_page(options: Options, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    task = shell("for i in 1 2 3; do echo line $i; done; until [ -e /gate/open ]; do sleep 0.1; done; echo end")
+    async with harness(Quick(), options={**options, "volumes": {"/gate": str(gate)}}) as h:
+        job = await h.create(task=task)
+        first = [line async for line in h.logs(job, limit=2)]
+        assert [line.message for line in first] == ["line 1", "line 2"]
+        following = h.logs(job, after=first[-1].cursor)
+        assert (await anext(following)).message == "line 3"
+        (gate / "open").touch()
+        assert [line.message async for line in following] == ["end"]
+
+
+async def test_a_container_is_cancelled_and_outlives_the_service(wire: Wire, podman: Any, options: Options) -> None:
+    async with harness(DockerContainerAgent, wire=wire, process=True, options=options) as h:
+        job = await h.create(task=shell("sleep 600"))
+        await h.restart(kill=True)
+        assert (await h.get(job)).phase is Phase.RUNNING
+        await h.delete(job)
+        assert (await h.finish(job, timeout=60)).phase.is_failure
+        async with asyncio.timeout(30):
+            while "Exited" not in podman.run("ps", "-a", "--filter", f"name={job.task.key}", "--format", "{{.Status}}"):
+                await asyncio.sleep(0.1)
+
+
+async def test_a_service_killed_in_a_create_leaves_one_container(podman: Any, options: Options) -> None:
+    async with harness(DockerContainerAgent, process=True, options=options) as h:
+        prefixes = [f"{options['state_dir']}/prefix/{number}/0" for number in range(5)]
+        creating = [asyncio.create_task(h.create(task=shell("true"), output_prefix=one)) for one in prefixes]
+        await asyncio.sleep(0.4)
+        await h.kill()
+        await asyncio.gather(*creating, return_exceptions=True)
+        await h.restart()
+        jobs = [await h.create(task=shell("true"), output_prefix=one) for one in prefixes]
+        resources = [await h.finish(job, timeout=60) for job in jobs]
+    assert [one.phase for one in resources] == [Phase.SUCCEEDED] * 5
+    names = [f"airside-{job.task.key}" for job in jobs]
+    assert sorted(name for name in podman.names() if name in names) == sorted(names)
+
+
+async def test_a_container_that_was_made_but_not_started_is_started(podman: Any, options: Options) -> None:
+    agent = adapt(author := DockerContainerAgent())
+    await agent.open(read_options(agent.options_type, options, "agents.docker_container"))
+    try:
+        async with harness(Quick(), options=options) as h:
+            task = h.task(task=shell("true"))
+            author._engine.create(f"airside-{task.key}", author._settings(task), pull="never")
+            assert await agent.find(task, task.key, Call()) is None
+            meta = await agent.create(task, Call())
+            assert await agent.find(task, task.key, Call()) == meta
+            [told] = await agent.get_many([meta], Call())
+            assert told.phase in (Phase.RUNNING, Phase.SUCCEEDED)
+            unknown = await agent.get_many([meta.replace(task.key.encode(), b"0" * 32)], Call())
+            assert "no container" in str(unknown[0])
+    finally:
+        await agent.close()
+
+
+async def test_finished_containers_are_removed_after_the_retention(podman: Any, options: Options) -> None:
+    async with harness(Quick(), options=options) as h:
+        job = await h.create(task=shell("true"))
+        await h.finish(job, timeout=60)
+    await asyncio.sleep(1.1)
+    async with harness(Quick(), options={**options, "retention": 1.0}) as h:
+        await h.finish(await h.create(task=shell("true")), timeout=60)
+    assert f"airside-{job.task.key}" not in podman.names()
