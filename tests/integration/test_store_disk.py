@@ -71,6 +71,12 @@ async def test_jobs_of_an_earlier_version_go_on(tmp_path: Path, version: int) ->
     assert {one.meta for one in agent.calls("get")} == {b"job-1", b"job-7"}
 
 
+def test_a_python_with_an_old_sqlite_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))
+    with pytest.raises(StoreError, match=r"This Python has SQLite .*, and the store needs 3\.33 or newer"):
+        Database(tmp_path / "engine.db")
+
+
 # -- a busy store ----------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,8 @@ from airside.model import LogLink, Phase, TaskType, UsageError
 
 MEMORY = ":memory:"
 FILE_NAME = "engine.db"
+OLDEST_SQLITE = (3, 33)
+"""The first with `UPDATE ... FROM`."""
 BUSY_TIMEOUT = 10.0
 """Seconds to wait for another process that is writing."""
 
@@ -267,6 +269,11 @@ class Database:
             return self._connection.execute(queries()[name], values).fetchall()
 
     def _prepare(self, scripts: Sequence[str]) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise StoreError(
+                f"This Python has SQLite {sqlite3.sqlite_version}, and the store needs "
+                f"{'.'.join(map(str, OLDEST_SQLITE))} or newer: use another Python."
+            )
         connection = self._connection
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
