@@ -49,7 +49,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job
         urlsplit(bigquery._connection.API_BASE_URL).port,
         seed=7,
         share=0.3,
-        kinds=["reset_before", "reset_after", "429", "503", "503_after", "malformed"],
+        kinds=["reset_before", "reset_after", "401", "429", "503", "503_after", "malformed"],
         latency=[0.05, 0.3],
         match="^(POST|GET) .*/jobs",
     )
