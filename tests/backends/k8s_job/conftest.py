@@ -1,13 +1,16 @@
-"""A real Kubernetes control plane: etcd, API server, controllers and scheduler, without a node.
+"""A real Kubernetes: etcd, API server, controllers and scheduler, and for some tests a node.
 
-Pods are made and counted by the real controllers; what a kubelet would report of them is written by the test.
+Without the node, pods are made and counted by the real controllers, and what a kubelet would report of them is written
+by the test.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -135,7 +138,8 @@ def plane(
          f"--cert-dir={folder}/apiserver", f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
          "--service-cluster-ip-range=10.222.0.0/24", "--service-account-issuer=https://kubernetes.default.svc",
          f"--service-account-signing-key-file={folder}/sa.key", f"--service-account-key-file={folder}/sa.pub",
-         "--disable-admission-plugins=ServiceAccount", "--feature-gates=TTLAfterFinished=true"],
+         "--disable-admission-plugins=ServiceAccount", "--kubelet-preferred-address-types=Hostname",
+         "--feature-gates=TTLAfterFinished=true"],
         port=ports["api"],
     )  # fmt: skip
     api = config.new_client_from_config(str(folder / "admin.conf"))
@@ -144,7 +148,7 @@ def plane(
     start_process(
         [str(programs / "kube-controller-manager"), *common, f"--secure-port={ports['controllers']}",
          f"--cert-dir={folder}/controllers", "--feature-gates=TTLAfterFinished=true",
-         "--controllers=job,namespace,garbagecollector,ttl-after-finished,podgc,resourcequota"],
+         "--controllers=job,nodelifecycle,namespace,garbagecollector,ttl-after-finished,podgc,resourcequota"],
         port=ports["controllers"],
     )  # fmt: skip
     start_process(
@@ -165,6 +169,58 @@ def _wait(ready: Callable[[], Any], within: float = 60.0) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+@pytest.fixture(scope="session")
+def node(
+    plane: ControlPlane, programs: Path, start_process: Callable[..., Any], free_port: Callable[[], int]
+) -> Iterator[str]:
+    """A real node: kubelet, containerd and runc, whose containers end with the test. Returns the image that it has."""
+    missing = [name for name in ("containerd", "ctr", "runc", "busybox") if shutil.which(name) is None]
+    if missing:
+        packages = "containerd runc busybox-static"
+        pytest.skip(f"Kubernetes: no {missing[0]}; on Debian: apt-get install --no-install-recommends {packages}")
+    spec = importlib.util.spec_from_file_location("k8s_node", Path(__file__).with_name("node.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    parts: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(parts)
+    folder, busybox = Path(tempfile.mkdtemp(prefix="node-", dir="/tmp")), Path(str(shutil.which("busybox")))
+    (folder / "containerd.toml").write_text(parts.CONTAINERD.format(folder=folder))
+    (folder / "cni").mkdir()
+    (folder / "cni" / "10-none.conflist").write_text(parts.NETWORK)
+    (folder / "kubelet.yaml").write_text(parts.KUBELET.format(port=free_port()))
+    ctr = ["ctr", "-a", str(folder / "c.sock"), "-n", "k8s.io"]
+    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    engine = start_process([*apart, "containerd", "-c", str(folder / "containerd.toml")])
+    try:
+        engine.wait_for(lambda: subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0)
+        for number, (name, entrypoint) in enumerate(
+            ((parts.IMAGE, ()), (parts.PAUSE, ("/bin/busybox", "sleep", "2000000000")))
+        ):
+            parts.write_image(folder / f"{number}.tar", busybox, name, entrypoint)
+            subprocess.run([*ctr, "images", "import", str(folder / f"{number}.tar")], check=True, capture_output=True)
+        kubelet = start_process(
+            ["unshare", "--mount", str(programs / "kubelet"), f"--kubeconfig={plane.kubeconfig}", f"--config={folder}/kubelet.yaml",
+             f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/certificates", "--container-runtime=remote",
+             f"--container-runtime-endpoint=unix://{folder}/c.sock", "--hostname-override=localhost",
+             "--feature-gates=LocalStorageCapacityIsolation=false"]
+        )  # fmt: skip
+        kubelet.wait_for(lambda: _is_ready(plane))
+        yield parts.IMAGE
+        for one in plane.core.list_namespace().items:
+            if one.metadata.name.startswith("test-"):
+                plane.core.delete_collection_namespaced_pod(one.metadata.name, grace_period_seconds=0)
+        kubelet.stop()
+    finally:
+        engine.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ready(plane: ControlPlane) -> bool:
+    nodes = plane.core.list_node().items
+    conditions = nodes[0].status.conditions or () if nodes else ()
+    return any(one.type == "Ready" and one.status == "True" for one in conditions)
 
 
 @pytest.fixture

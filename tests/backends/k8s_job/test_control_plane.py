@@ -99,7 +99,7 @@ async def test_an_image_that_cannot_be_pulled_is_told_and_given_up(
     plane: Any, options: Options, namespace: str
 ) -> None:
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "busybox:1"'}
-    async with harness(K8s(), options={**options, "pending_timeout": 3.0}) as h:
+    async with harness(K8s(), options=options) as h:
         job = await h.create(task=echo(), inputs={"n": 7})
         plane.report(
             namespace,
@@ -108,6 +108,7 @@ async def test_an_image_that_cannot_be_pulled_is_told_and_given_up(
         )  # fmt: skip
         shown = await _until(h, job, lambda resource: "ImagePullBackOff" in resource.message)
         assert shown.phase is Phase.INITIALIZING
+    async with harness(K8s(), options={**options, "pending_timeout": 1.0}) as h:
         resource = await h.finish(job, timeout=60)
         assert (resource.phase, resource.code) == (Phase.FAILED, "ImagePullFailed")
         assert 'Back-off pulling image "busybox:1"' in resource.message
