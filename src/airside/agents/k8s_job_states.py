@@ -100,13 +100,13 @@ def _unfinished(pod: Any, info: Mapping[str, Any]) -> Resource:
         phase = Phase.RUNNING
     if phase is not Phase.QUEUED:
         return Resource(phase, message=f"pod {pod.metadata.name}: {pod.status.phase}", info=info)
+    trouble = trouble_of([pod])
+    if trouble is not None:
+        return Resource(Phase.INITIALIZING, message=trouble.message, info=info)
     for condition in pod.status.conditions or ():
         if condition.type == "PodScheduled" and condition.status == "False":
             words = _words(condition.message) or condition.reason or ""
             return Resource(Phase.WAITING_FOR_RESOURCES, message=f"not scheduled: {words}", info=info)
-    trouble = trouble_of([pod])
-    if trouble is not None:
-        return Resource(Phase.INITIALIZING, message=trouble.message, info=info)
     reasons = [one.state.waiting.reason for one in _states(pod) if one.state and one.state.waiting]
     started = any(reasons) or bool(pod.spec.node_name)
     message = next((reason for reason in reasons if reason), "the pod waits for its node")

@@ -201,7 +201,8 @@ def node(
             parts.write_image(folder / f"{number}.tar", busybox, name, entrypoint)
             subprocess.run([*ctr, "images", "import", str(folder / f"{number}.tar")], check=True, capture_output=True)
         kubelet = start_process(
-            ["unshare", "--mount", str(programs / "kubelet"), f"--kubeconfig={plane.kubeconfig}", f"--config={folder}/kubelet.yaml",
+            ["unshare", "--mount", str(programs / "kubelet"), f"--kubeconfig={plane.kubeconfig}",
+             f"--config={folder}/kubelet.yaml",
              f"--root-dir={folder}/kubelet", f"--cert-dir={folder}/certificates", "--container-runtime=remote",
              f"--container-runtime-endpoint=unix://{folder}/c.sock", "--hostname-override=localhost",
              "--feature-gates=LocalStorageCapacityIsolation=false"]
