@@ -146,6 +146,8 @@ class DatabricksAgent(AsyncAgent[Run]):
             allowed_hosts=options.allowed_hosts,
             token_secrets=options.token_secrets,
         )
+        if self._workspaces.is_set_up:
+            import databricks.sdk.core  # noqa: F401 - it takes seconds, which no create should have to wait for
 
     def check_credentials(self) -> str:
         """Whose credentials there are for the default workspace."""

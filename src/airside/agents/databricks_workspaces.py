@@ -83,7 +83,13 @@ class Workspaces:
         self._allowed = HostAllowList((*VENDOR_HOSTS, *allowed_hosts, *own))
         self._token_secrets = token_secrets
         self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._making: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+
+    @property
+    def is_set_up(self) -> bool:
+        """True if somebody said where there is a workspace."""
+        return bool(self._default or self._known)
 
     def host_of(self, named: object, connection: Connection | None) -> str:
         """The workspace of a task: the one that it names, else its connection's, else the default one."""
@@ -106,16 +112,17 @@ class Workspaces:
         settings = self._credentials(host, connection, named_secret)
         key = hashlib.sha256(repr((host, sorted(settings.items()))).encode()).hexdigest()
         with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:  # a client asks its host a question before it is ready: once is enough
             known = self._clients.get(key)
-            if known is not None and not known.refused:
-                self._clients.move_to_end(key)
-                return known
-        made = Client(host, settings)
+            if known is None or known.refused:
+                known = Client(host, settings)
         with self._lock:
-            self._clients[key] = made
+            self._clients[key] = known
+            self._clients.move_to_end(key)
             while len(self._clients) > _MAX_CLIENTS:
-                self._clients.popitem(last=False)
-        return made
+                self._making.pop(self._clients.popitem(last=False)[0], None)
+        return known
 
     def _credentials(self, host: str, connection: Connection | None, named_secret: str) -> dict[str, str]:
         if connection is not None and connection.secrets:
@@ -297,5 +304,8 @@ def _split(name: str) -> tuple[str, str | None]:
 
 def _words(exc: BaseException) -> str:
     """One line, without the SDK's account of its own settings."""
-    text = " ".join(str(exc).split()).partition(". Config: ")[0] or type(exc).__name__
+    text = " ".join(str(exc).split())
+    for aside in (". Config: ", " This is likely a bug in the Databricks SDK"):
+        text = text.partition(aside)[0]
+    text = text or type(exc).__name__
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."

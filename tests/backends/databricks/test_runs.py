@@ -376,6 +376,24 @@ async def test_a_client_is_made_once_for_many_polls(door: Any) -> None:
     await agent.close()
 
 
+async def test_one_client_is_made_for_many_at_once(door: Any) -> None:
+    agent = await opened(host=door.url)
+    metas = [agent.codec.encode(Run(door.url, number)) for number in range(6)]
+    for _ in metas:
+        door.answer("/runs/get", over())
+    await asyncio.gather(*(agent.get(meta, Call()) for meta in metas))
+    assert len([one.path for one in door.asked if "/jobs/" not in one.path]) == 1
+    await agent.close()
+
+
+async def test_an_answer_that_is_no_json_is_told_without_the_words_of_the_sdk(door: Any) -> None:
+    agent = await opened(host=door.url)
+    door.answer("/runs/get", "<p>Sign in</p>", 401)
+    with pytest.raises(Retry, match=r"unable to parse response\.$"):
+        await agent.get(agent.codec.encode(Run(door.url, 7)), Call())
+    await agent.close()
+
+
 async def test_a_workspace_that_is_gone_is_a_fault_that_may_pass(free_port: Callable[[], int], door: Any) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     agent = await opened(host=url)
