@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from airside.model import Fail, NotFound, Retry, UsageError
@@ -29,6 +31,10 @@ class Engine:
             raise UsageError(
                 f"url: {url!r} is not the address of an engine on this machine, such as unix:///run/docker.sock"
             )
+        address = url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        socket = address.removeprefix("unix://")
+        if socket != address and not Path(socket).is_socket():  # Docker's library would leave its own end open
+            raise UsageError(f"the container engine does not answer: there is no socket {socket}")
         try:
             if url:
                 self._client = self._docker.DockerClient(base_url=url, timeout=_TIMEOUT, version="auto")
