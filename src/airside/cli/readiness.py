@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,10 +85,37 @@ async def _ask(question: Callable[..., Any] | None, *arguments: Any) -> str:
     if question is None:
         return ""
     async with asyncio.timeout(_PATIENCE):
-        answer = await asyncio.to_thread(question, *arguments)
+        answer = await _in_thread(question, *arguments)
         if inspect.isawaitable(answer):
             answer = await answer
     return redact(str(answer)) if answer is not None else ""
+
+
+async def _in_thread(question: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call in a thread of its own returns. A pool would keep the command from ending while a call hangs."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def settle(answer: Any, error: Exception | None) -> None:
+        if done.done():  # nobody waits any more
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(answer)
+
+    def work() -> None:
+        answer: Any = None
+        error: Exception | None = None
+        try:
+            answer = question(*arguments)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, it is what is missing
+            error = exc
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, answer, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
 
 
 def _words(exc: Exception) -> str:
