@@ -84,6 +84,7 @@ class SlurmJob:
     folders: tuple[str, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
     outputs_at: str = ""
+    has_outputs: bool = True
 
     @property
     def place(self) -> _Place:
@@ -277,6 +278,7 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
             folders=tuple(folders),
             values=dict(submission.values),
             outputs_at=task.output_prefix if task.type.name == "slurm_fn" else "",
+            has_outputs=bool(task.interface.outputs),
         )
         return job, await self._cluster(job.place, task.connection)
 
@@ -323,6 +325,8 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
 
 async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource) -> Resource | Exception:
     """A job that ended well, with its outputs: files by their place, values as its script wrote them."""
+    if not job.has_outputs:
+        return replace(resource, outputs={})
     if job.outputs_at:
         return replace(resource, outputs=OutputsAt(job.outputs_at))
     outputs: dict[str, Any] = {
