@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import boto3
@@ -65,19 +68,31 @@ def ministack(
     process.kill()  # it would take its time
 
 
-@dataclass
-class AthenaDoor:
-    """What Athena does and the emulator leaves out: a request whose token was seen is answered with the same query.
+@pytest.fixture(scope="session")
+def moto(start_process: Callable[..., Any], free_port: Callable[[], int]) -> int:
+    """The port of an AWS that keeps states and runs nothing."""
+    port = free_port()
+    start_process([str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)], port=port)
+    settings = {"batch": {"use_docker": False}, "stepfunctions": {"execute_state_machine": True}}
+    body, headers = json.dumps(settings).encode(), {"Content-Type": "application/json"}
+    urlopen(Request(f"http://127.0.0.1:{port}/moto-api/config", data=body, headers=headers)).close()
+    return port
 
-    A token that comes with another request is refused, as the API's description says. `answers` are given instead of
-    the emulator's, each once, by the name of the operation.
+
+@dataclass
+class AwsDoor:
+    """A door before an emulator: every request is seen, and may be answered otherwise.
+
+    `answers` are given instead of the emulator's, each once, by the name of the operation (a service of REST: its
+    path). What AWS does and the emulators leave out is done here: a query of Athena whose token was seen is answered
+    with the same query, and refused if it is another; a second endpoint of a name is refused.
     """
 
     upstream: int
     port: int = 0
     tokens: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
     repeats: int = 0
-    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    asked: list[tuple[str, Any]] = field(default_factory=list)
     answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -88,17 +103,19 @@ class AthenaDoor:
     def answer(self, operation: str, status: int, body: Any, **headers: str) -> None:
         self.answers.setdefault(operation, []).append((status, body, headers))
 
-    def calls(self, operation: str) -> list[dict[str, Any]]:
+    def calls(self, operation: str) -> list[Any]:
         return [body for name, body in self.asked if name == operation]
 
-    def handle(self, operation: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
-        told = json.loads(body or b"{}")
+    def handle(self, call: Handler, operation: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        told = json.loads(body) if body.startswith(b"{") else body
         self.asked.append((operation, told))
         if self.answers.get(operation):
             status, answer, more = self.answers[operation].pop(0)
             return status, json.dumps(answer).encode(), more
+        if operation == "CreateEndpoint":
+            return self.create_endpoint(call, told["EndpointName"], body)
         if operation != "StartQueryExecution":
-            return *self.forward(headers, body), {}
+            return *self.forward(call, body), {}
         with self.lock:
             token = told["ClientRequestToken"]
             if token in self.tokens:
@@ -108,45 +125,63 @@ class AthenaDoor:
                     return 400, json.dumps(said).encode(), {}
                 self.repeats += 1
                 return 200, answer, {}
-            status, answer = self.forward(headers, body)
+            status, answer = self.forward(call, body)
             if status == 200:
                 self.tokens[token] = (body, answer)
             return status, answer, {}
 
-    def forward(self, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        kept = {name: value for name, value in headers.items() if name.lower() not in ("host", "content-length")}
-        request = Request(f"http://127.0.0.1:{self.upstream}/", data=body, headers=kept, method="POST")
+    def create_endpoint(self, call: Handler, name: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+        with self.lock:
+            if name in self.tokens:
+                self.repeats += 1
+                return 400, json.dumps(already_there("endpoint", name)).encode(), {}
+            status, answer = self.forward(call, body)
+            if status == 200:
+                self.tokens[name] = (body, answer)
+            return status, answer, {}
+
+    def forward(self, call: Handler, body: bytes) -> tuple[int, bytes]:
+        kept = {name: value for name, value in call.headers.items() if name.lower() not in ("host", "content-length")}
+        url = f"http://127.0.0.1:{self.upstream}{call.path}"
         try:
-            with urlopen(request, timeout=60) as answer:  # noqa: S310
+            with urlopen(Request(url, data=body or None, headers=kept, method=call.command), timeout=60) as answer:
                 return answer.status, answer.read()
-        except OSError as error:
-            if hasattr(error, "read"):
-                return error.code, error.read()  # type: ignore[attr-defined]
-            raise
+        except HTTPError as error:
+            with error:
+                return error.code, error.read()
 
 
-@pytest.fixture
-def athena_door(ministack: int) -> Iterator[AthenaDoor]:
-    door = AthenaDoor(ministack)
+def already_there(what: str, name: str) -> dict[str, str]:
+    """How SageMaker refuses what there is already."""
+    arn = f"arn:aws:sagemaker:{REGION}:123456789012:{what}/{name}"
+    return {"__type": "ValidationException", "message": f'Cannot create already existing {what} "{arn}".'}
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-            status, answer, headers = door.handle(operation, dict(self.headers.items()), body)
-            self.send_response(status)
-            for name, value in {"Content-Type": "application/x-amz-json-1.1", **headers}.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    door: AwsDoor
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            del format, args
+    def handle_request(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.path
+        status, answer, headers = self.door.handle(self, operation, body)
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/x-amz-json-1.1", **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+        del format, args
+
+    do_GET = do_POST = do_DELETE = handle_request
+
+
+@contextmanager
+def opened(door: AwsDoor) -> Iterator[AwsDoor]:
+    """The door, open."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("DoorHandler", (Handler,), {"door": door}))
     server.daemon_threads = True
     door.port = server.server_address[1]
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -160,7 +195,21 @@ def athena_door(ministack: int) -> Iterator[AthenaDoor]:
 
 
 @pytest.fixture
-def athena(ministack: int, athena_door: AthenaDoor, monkeypatch: pytest.MonkeyPatch) -> Any:
+def athena_door(ministack: int) -> Iterator[AwsDoor]:
+    with opened(AwsDoor(ministack)) as door:
+        yield door
+
+
+@pytest.fixture
+def athena(ministack: int, athena_door: AwsDoor, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Athena as another user sees it; the agent under test is led to the door before it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_ATHENA", athena_door.url)
     return connect("athena", f"http://127.0.0.1:{ministack}")
+
+
+@pytest.fixture
+def door(moto: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsDoor]:
+    """A door before moto, to which the agent under test is led."""
+    with opened(AwsDoor(moto)) as door:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", door.url)
+        yield door
