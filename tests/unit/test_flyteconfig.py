@@ -9,7 +9,7 @@ import pytest
 
 from airside import TaskType, UsageError
 from airside.engine.flyteconfig import DEFAULT, Rate, load_config, read_config, read_go_duration
-from airside.engine.routes import find_route
+from airside.engine.routes import NoRoute, find_route
 
 OLD = """
 tasks: {task-plugins: {enabled-plugins: [container, agent-service], default-for-task-types: {sleeper: container}}}
@@ -92,6 +92,7 @@ def test_a_type_may_be_given_to_one_of_the_plugins() -> None:
         ({"webApi": {"caching": {"size": 9}}}, "size: must be a whole number from 10 to 500000, is 9"),
         ({"webApi": {"readRateLimiter": {"qps": 0}}}, "readRateLimiter.qps: must be a whole number from 1 to 100000"),
         ({"webApi": {"writeRateLimiter": {"burst": 4}}}, "writeRateLimiter.burst: must be a whole number from 5"),
+        ({"pollInterval": 0}, "pollInterval: must be longer than 0"),
         ({"pollInterval": "soon"}, "pollInterval: expected a duration such as 10s or 1m30s, got 'soon'"),
         ({"defaultAgent": {"endpoint": "a:1", "insecure": "yes"}}, "insecure: must be true or false, is 'yes'"),
         (
@@ -203,3 +204,20 @@ def test_the_files_of_a_folder_are_one(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"empty has no file that ends in \.yaml or \.yml"):
         load_config(tmp_path / "empty")
+
+
+def test_capitals_do_not_matter_to_the_plugin_of_a_type() -> None:
+    document = {
+        "plugins": {"agent-service": {"defaultAgent": {"endpoint": "a:1"}}},
+        "tasks": {"task-plugins": {"default-for-task-types": {"Heavy_Job": "Container"}}},
+    }
+    config = read_config(document, "f")
+    for name in ("heavy_job", "Heavy_Job", "HEAVY_JOB"):
+        with pytest.raises(NoRoute, match="is routed to the plugin 'Container' by default-for-task-types"):
+            find_route(config, {}, TaskType(name))
+
+
+def test_a_misspelt_key_of_the_plugins_is_told() -> None:
+    assert warned({}, **{"default-for-task-type": {"x": "container"}}) == (
+        "f: tasks.task-plugins.default-for-task-type is not known and is ignored",
+    )

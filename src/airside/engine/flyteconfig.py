@@ -75,7 +75,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlyteConfig:
-    """What the configuration says of agents. `plugins` maps task types to the plugin that must run them."""
+    """What the configuration says of agents. `plugins` maps task types, in lower case, to the plugins that run them."""
 
     sections: tuple[Section, ...]
     plugins: Mapping[str, str] = field(default_factory=dict)
@@ -137,11 +137,12 @@ def read_config(document: Any, where: str) -> FlyteConfig:
     if not sections:
         raise UsageError(f"{where} has neither plugins.agent-service nor plugins.connector-service: it routes nothing.")
     tasks = reader.table(reader.table(root.get("tasks"), "tasks").get("task-plugins"), "tasks.task-plugins")
+    reader.unknown(tasks, ["enabled-plugins", "default-for-task-types"], "tasks.task-plugins")
     sections = reader.enabled(sections, tasks.get("enabled-plugins"))
     chosen = reader.pairs(tasks.get("default-for-task-types"), "tasks.task-plugins.default-for-task-types")
     return FlyteConfig(
         sections=sections,
-        plugins={name: str(plugin) for name, plugin in chosen.items()},
+        plugins={name.lower(): str(plugin) for name, plugin in chosen.items()},
         warnings=tuple(reader.warnings),
     )
 
@@ -191,7 +192,7 @@ class _Reader:
         chosen, named_as, pinned_as = f"default{noun.title()}", f"{noun}s", f"{noun}ForTaskTypes"
         known = [chosen.lower(), named_as, pinned_as.lower(), "supportedtasktypes", "pollinterval", "webapi"]
         more = ["resourceconstraints", *(["connectorapps"] if noun == "connector" else [])]
-        self._unknown(table, [*known, *more], path)
+        self.unknown(table, [*known, *more], path)
         if "resourceconstraints" in table:
             self._warn(f"{path}.resourceConstraints has no effect here; webApi.resourceQuotas has")
         first = 3.0 if noun == "agent" else 10.0
@@ -207,7 +208,7 @@ class _Reader:
             apps=tuple(apps[name] for name in sorted(apps)),
             pins=self._pins(table.get(pinned_as.lower()), f"{path}.{pinned_as}", deployments),
             supported=tuple(map(str, self._list(table.get("supportedtasktypes"), f"{path}.supportedTaskTypes"))),
-            poll_interval=self._duration(table.get("pollinterval"), f"{path}.pollInterval", 10.0),
+            poll_interval=self._pause(table.get("pollinterval"), f"{path}.pollInterval", 10.0),
             web_api=self._web_api(self.table(table.get("webapi"), f"{path}.webApi"), f"{path}.webApi"),
         )
 
@@ -236,7 +237,7 @@ class _Reader:
     ) -> Deployment | None:
         table = self.table(found, path)
         known = ["endpoint", "insecure", "timeouts", "defaulttimeout", "defaultserviceconfig", "project", "domain"]
-        self._unknown(table, known, path)
+        self.unknown(table, known, path)
         endpoint = str(table.get("endpoint") or "")
         if not endpoint:
             if table and name != DEFAULT:
@@ -296,11 +297,11 @@ class _Reader:
         return pins
 
     def _web_api(self, table: Mapping[str, Any], path: str) -> WebApi:
-        self._unknown(table, ["resourcequotas", "readratelimiter", "writeratelimiter", "caching", "resourcemeta"], path)
+        self.unknown(table, ["resourcequotas", "readratelimiter", "writeratelimiter", "caching", "resourcemeta"], path)
         caching = self.table(table.get("caching"), f"{path}.caching")
-        self._unknown(caching, ["size", "resyncinterval", "workers", "maxsystemfailures"], f"{path}.caching")
+        self.unknown(caching, ["size", "resyncinterval", "workers", "maxsystemfailures"], f"{path}.caching")
         quotas = self.table(table.get("resourcequotas"), f"{path}.resourceQuotas")
-        self._unknown(quotas, ["default"], f"{path}.resourceQuotas")
+        self.unknown(quotas, ["default"], f"{path}.resourceQuotas")
         self._number(caching.get("size"), f"{path}.caching.size", 500000, 10, 500000)
         resync = self._duration(caching.get("resyncinterval"), f"{path}.caching.resyncInterval", 30.0)
         if not 5.0 <= resync <= 3600.0:
@@ -319,7 +320,7 @@ class _Reader:
 
     def _rate(self, found: Any, path: str) -> Rate:
         table = self.table(found, path)
-        self._unknown(table, ["qps", "burst"], path)
+        self.unknown(table, ["qps", "burst"], path)
         burst = self._number(table.get("burst"), f"{path}.burst", 100, 5, 10000)
         return Rate(float(self._number(table.get("qps"), f"{path}.qps", 10, 1, 100000)), burst)
 
@@ -343,6 +344,12 @@ class _Reader:
         except ValueError as exc:
             raise self._wrong(path, str(exc)) from exc
 
+    def _pause(self, found: Any, path: str, default: float) -> float:
+        seconds = self._duration(found, path, default)
+        if seconds <= 0:
+            raise self._wrong(path, "must be longer than 0")
+        return seconds
+
     def _list(self, found: Any, path: str) -> Sequence[Any]:
         if found is None:
             return ()
@@ -359,7 +366,8 @@ class _Reader:
         self._warn(f"{path}.endpoint: {endpoint} is reached as dns:///{name}:{port}, balanced by its Service")
         return f"dns:///{name}:{port}"
 
-    def _unknown(self, table: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+    def unknown(self, table: Mapping[str, Any], known: Sequence[str], path: str) -> None:
+        """Warn of every key that is not known."""
         for key in table:
             if key not in known:
                 self._warn(f"{path}.{key} is not known and is ignored")

@@ -76,7 +76,7 @@ def find_route(
 
     Raises `NoRoute` that says what was looked at.
     """
-    plugin = config.plugins.get(task_type.name, config.plugins.get(task_type.name.lower(), ""))
+    plugin = config.plugins.get(task_type.name.lower(), "")
     wanted = [one for one in config.sections if one.kind == plugin.lower()] if plugin else list(config.sections)
     if not wanted:
         hint = (
