@@ -461,7 +461,9 @@ async def test_somebody_else_there() -> None:
             await discover(target)
 
 
-@pytest.mark.parametrize("target", ["", "localhost", "localhost:", "localhost:http", "h:0", "h:70000", "dns:///h"])
+@pytest.mark.parametrize(
+    "target", ["", "8000", ":8000", "localhost", "localhost:", "localhost:http", "h:0", "h:70000", "dns:///h"]
+)
 async def test_a_target_without_a_port(target: str) -> None:
     with pytest.raises(UsageError, match=r"is no endpoint: write HOST:PORT, as in localhost:8000\.$"):
         await discover(target)

@@ -157,8 +157,8 @@ def checked(target: str) -> str:
     """The target, if it names a host and a port or a socket; else `UsageError` says how to write it."""
     if target.startswith(("unix:", "unix-abstract:")):
         return target
-    port = target.rpartition(":")[2]
-    if not port.isdigit() or not 0 < int(port) < 65536:
+    host, _, port = target.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(f"{target!r} is no endpoint: write HOST:PORT, as in localhost:8000.")
     return target
 
