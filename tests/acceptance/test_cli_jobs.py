@@ -215,6 +215,7 @@ def test_a_job_is_watched(
     main, child = pty.openpty()
     watching = subprocess.Popen([AIRSIDE, "jobs", "show", "--watch", job], cwd=folder, stdout=child, stderr=child)
     listing = subprocess.Popen([AIRSIDE, "jobs", "list", "--watch"], cwd=folder, text=True, stdout=subprocess.PIPE)
+    telling = subprocess.Popen([AIRSIDE, "jobs", "show", "--watch", "--json", job], cwd=folder, stdout=subprocess.PIPE)
     os.close(child)
     try:
         seen = read_until(main, lambda text: text.count(b"\x1b[J") > 2)  # drawn in place, again and again
@@ -228,11 +229,14 @@ def test_a_job_is_watched(
         lines = iter(listing.stdout.readline, "")
         assert f"{job}  nap  RUNNING" in next(lines)
         assert f"{job}  nap  SUCCEEDED" in next(lines)  # only what changed, where it is no terminal
+        told = [json.loads(line) for line in telling.communicate(timeout=20)[0].splitlines()]
+        assert (told[0]["phase"], told[-1]["phase"]) == ("RUNNING", "SUCCEEDED")
+        assert told[-1]["outputs"] == {"o0": 3}
         listing.send_signal(signal.SIGINT)
         assert listing.wait(timeout=20) == 0
     finally:
         os.close(main)
-        for process in (watching, listing):
+        for process in (watching, listing, telling):
             process.kill()
             process.communicate()
 
@@ -277,6 +281,9 @@ def test_mistakes_are_told_in_a_sentence(
         2,
         f"Error: There is no job 'abc' in {folder}/state/engine.db; see `airside jobs list`.\n",
     )
+    for nowhere in (("engine", "--state", ":memory:"), ("jobs", "--state", ":memory:", "list")):
+        assert run(*nowhere).stderr.startswith("Error: :memory: keeps no job, so there must be a folder here: --state")
+    assert not (folder / ":memory:").exists()
     bad = run("run", "--detach", "wf.py", "hello", "--x", "three")
     assert bad.returncode == 2
     assert ask("jobs", "list") == []

@@ -215,7 +215,7 @@ def test_a_task_that_fails_says_why_and_exits_with_1(capsys: pytest.CaptureFixtu
             ["--settings", "s.toml", "wf.py", "failing", "--fail", "x"],
             "Error: s.toml: agents.show: this agent has no options",
         ),
-        (["--timeout", "0", "wf.py"], "a timeout must be longer than 0"),
+        (["--timeout", "0", "wf.py"], "'--timeout': it must be longer than 0"),
         (["needy.py", "t"], "Error: Needy in needy.py cannot be made without arguments (TypeError: "),
     ],
 )

@@ -33,7 +33,7 @@ def detach(task: TaskTemplate, values: Mapping[str, Any], file: TaskFile, option
     """Submit the task, make sure that an engine runs, and tell how to go on."""
     from airside.cli.sources import source_of
 
-    state = state_dir() if options.state is None else Path(options.state).absolute()
+    state = state_dir(named=options.state)
     if options.config:
         from airside.cli.routing import read_routes
 

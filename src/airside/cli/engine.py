@@ -70,7 +70,7 @@ def engine(
 
     stream = cast("TextIO", LogFile(log_file)) if log_file else None
     configure("json" if log_format == "json" else "console", stream=stream)
-    folder = state_dir() if state is None else Path(state).absolute()
+    folder = state_dir(named=state)
     agents = Agents(routes, containers, settings)
     if routes is not None:
         from airside.engine.flyteconfig import load_config

@@ -45,7 +45,7 @@ def jobs(ctx: click.Context, state: str | None) -> None:
 
     Exit codes: 0 it worked (of wait: the job succeeded), 1 the job failed, 2 there is no such job.
     """
-    ctx.obj = state_dir() if state is None else Path(state).absolute()
+    ctx.obj = state_dir(named=state)
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
@@ -80,17 +80,17 @@ def list_jobs(
         return database.latest(limit=limit, unfinished=unfinished, phase=wanted, task=task, after=after)
 
     def look() -> tuple[list[str], bool]:
+        if as_json:
+            return [_json([described(one) for one in find(database)], one_line=watch)], False
         none = "No such job." if phase or task or unfinished or since else "No job yet: airside run FILE TASK"
         return [summary(one, age=shows_age) for one in find(database)] or [none], False
 
     shows_age = not watch or sys.stdout.isatty()
     with _database(state) as database:
-        if watch and not as_json:
+        if watch:
             from airside.cli.watching import watch as watch_lines
 
-            watch_lines(look)
-        elif as_json:
-            _echo_json([described(one) for one in find(database)])
+            watch_lines(look, in_place=not as_json)
         else:
             click.echo("\n".join(look()[0]))
     return Exit.OK
@@ -110,20 +110,20 @@ def show(state: Path, job_id: str, watch: bool, as_json: bool) -> int:
 
         def look() -> tuple[list[str], bool]:
             now = database.find(record.job.id)
-            return list(portrait(now, database.events(now.job.id))), now.job.stage is Stage.OVER
+            events, is_over = database.events(now.job.id), now.job.stage is Stage.OVER
+            if not as_json:
+                return list(portrait(now, events)), is_over
+            outputs = _outcome(database, now)
+            told = {**described(now), "outputs": outputs, "events": [write_time(event) for event in events]}
+            return [_json(told, one_line=watch)], is_over
 
-        if watch and not as_json:
+        if watch:
             from airside.cli.watching import watch as watch_lines
 
-            watch_lines(look)
-        elif not as_json:
+            watch_lines(look, in_place=not as_json)
+        else:
             click.echo("\n".join(look()[0]))
-        record = database.find(record.job.id)
-        outputs = _outcome(database, record)
-        if as_json:
-            events = [write_time(event) for event in database.events(record.job.id)]
-            _echo_json({**described(record), "outputs": outputs, "events": events})
-        elif outputs:
+        if not as_json and (outputs := _outcome(database, database.find(record.job.id))):
             click.echo(shown(outputs))
     return Exit.OK
 
@@ -340,7 +340,11 @@ def _database(state: Path) -> Iterator[Database]:
 
 
 def _echo_json(value: Any) -> None:
-    from airside.cli.main import echo_json
+    click.echo(_json(value))
+
+
+def _json(value: Any, *, one_line: bool = False) -> str:
     from airside.cli.values import to_json
 
-    echo_json(to_json(value))
+    indent = 2 if sys.stdout.isatty() and not one_line else None
+    return json.dumps(to_json(value), ensure_ascii=False, indent=indent)

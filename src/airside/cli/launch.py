@@ -140,7 +140,7 @@ def _exit_code(outcome: Outcome, caught: int) -> int:
 def _store_of(state: str | None) -> str | Path:
     if state == MEMORY:
         return MEMORY
-    return (state_dir() if state is None else Path(state).absolute()) / FILE_NAME
+    return state_dir(named=state) / FILE_NAME
 
 
 def _print(task: TaskTemplate, outcome: Outcome, options: RunOptions) -> None:

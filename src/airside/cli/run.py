@@ -53,7 +53,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only from 
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
         if seconds <= 0:
-            self.fail("a timeout must be longer than 0", param, ctx)
+            self.fail("it must be longer than 0", param, ctx)
         return seconds
 
 

@@ -13,12 +13,12 @@ EVERY = 0.5
 """Seconds between two looks."""
 
 
-def watch(look: Callable[[], tuple[Sequence[str], bool]]) -> None:
+def watch(look: Callable[[], tuple[Sequence[str], bool]], *, in_place: bool = True) -> None:
     """Show the lines that `look` returns until it says that they are the last, or until Ctrl-C.
 
-    Times go on by themselves, so on a terminal the lines are drawn again at each look.
+    Times go on by themselves, so on a terminal the lines are drawn again at each look, unless not `in_place`.
     """
-    is_terminal = sys.stdout.isatty()
+    is_terminal = in_place and sys.stdout.isatty()
     drawn = 0
     told: Sequence[str] = ()
     try:

@@ -96,6 +96,8 @@ class Database:
         with self._errors():
             if self.path != MEMORY:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if Path(self.path).is_dir():
+                    raise StoreError(f"The store {self.path} is a folder, and must be a file: move it away.")
                 Path(self.path).touch(mode=0o600)  # inputs may be private
             self._connection = sqlite3.connect(
                 self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -301,7 +303,8 @@ class Database:
             raise StoreError(_explained(exc, self.path)) from exc
         except OSError as exc:
             raise StoreError(
-                f"The store {self.path} cannot be made: {exc.strerror or exc}; set AIRSIDE_STATE."
+                f"The store {self.path} cannot be made: {exc.strerror or exc}; choose another folder by "
+                "AIRSIDE_STATE or --state."
             ) from exc
 
 

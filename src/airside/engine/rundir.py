@@ -52,14 +52,21 @@ class RunDir:
         return f"{self.root}/{attempt}"
 
 
-def state_dir(env: Mapping[str, str] = os.environ) -> Path:
-    """The folder for everything that outlives a command: AIRSIDE_STATE, else `airside` in the XDG state folder.
+def state_dir(env: Mapping[str, str] = os.environ, *, named: str | None = None) -> Path:
+    """The folder for everything that outlives a command: `named`, else AIRSIDE_STATE, else `airside` in the XDG state
+    folder. Raises `UsageError` for `:memory:`, where nothing outlives a command.
 
     >>> str(state_dir({"XDG_STATE_HOME": "/var/state"}))
     '/var/state/airside'
     """
-    if env.get(VARIABLE):
-        return Path(env[VARIABLE]).expanduser().absolute()
+    named = env.get(VARIABLE) if named is None else named
+    if named == ":memory:":
+        raise UsageError(
+            f"{named} keeps no job, so there must be a folder here: --state DIR or {VARIABLE}. "
+            f"Only `airside run --state {named}` needs none."
+        )
+    if named:
+        return Path(named).expanduser().absolute()
     home = env.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "airside"
 
