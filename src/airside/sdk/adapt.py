@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Task
+from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Retry, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
 from airside.sdk.declare import check, metadata_codec, name_of, settings_of, task_types_of
 from airside.sdk.discovery import explain
@@ -133,18 +133,25 @@ class AsyncFace(Face):
 
     async def get(self, meta: bytes, call: Call) -> Resource:
         limit = timeout_for(call, self.settings.call_timeout)
-        return self._checked(await self.invoke("get", self.codec.decode(meta), call=call, timeout=limit), "get")
+        return self._checked(await self.invoke("get", self._decode(meta), call=call, timeout=limit), "get")
 
     async def delete(self, meta: bytes, call: Call) -> None:
         limit = self.settings.call_timeout
-        await self.invoke("delete", self.codec.decode(meta), call=call, timeout=limit, lane="control")
+        await self.invoke("delete", self._decode(meta), call=call, timeout=limit, lane="control")
 
     async def get_many(self, metas: Sequence[bytes], call: Call) -> Sequence[Resource | Exception]:
-        jobs = [self.codec.decode(meta) for meta in metas]
-        answers = await self.invoke("get_many", jobs, call=call, timeout=self.settings.call_timeout)
+        unreadable: dict[int, Exception] = {}  # they must not cost the others their answers
+        jobs = []
+        for place, meta in enumerate(metas):
+            try:
+                jobs.append(self._decode(meta))
+            except Retry as exc:
+                unreadable[place] = exc
+        answers = await self.invoke("get_many", jobs, call=call, timeout=self.settings.call_timeout) if jobs else ()
         if len(answers) != len(jobs):
             raise TypeError(f"{self.name}.get_many returned {len(answers)} answers for {len(jobs)} jobs")
-        return [one if isinstance(one, Exception) else self._checked(one, "get_many") for one in answers]
+        rest = iter(answers)
+        return [unreadable.get(place) or self._resource_or_error(next(rest)) for place in range(len(metas))]
 
     async def find(self, task: Task, key: str, call: Call) -> bytes | None:
         job = await self.invoke("find", task, key, call=call, timeout=self.settings.call_timeout, lane="control")
@@ -153,19 +160,19 @@ class AsyncFace(Face):
     async def links(self, meta: bytes) -> Sequence[LogLink]:
         if "links" not in self.supports:
             return ()
-        return tuple(await self.invoker.invoke(self.author.links, self.codec.decode(meta), timeout=ASIDE, lane="aside"))
+        return tuple(await self.invoker.invoke(self.author.links, self._decode(meta), timeout=ASIDE, lane="aside"))
 
     def logs(self, meta: bytes, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
         kwargs: dict[str, Any] = {"after": after, "limit": limit}
         if self._wants_call("logs", self.author.logs):
             kwargs["call"] = call
-        return self._streams.iterate(lambda: self.author.logs(self.codec.decode(meta), **kwargs))
+        return self._streams.iterate(lambda: self.author.logs(self._decode(meta), **kwargs))
 
     async def metrics(
         self, meta: bytes, *, queries: Sequence[str], start: datetime, end: datetime, step: float, call: Call
     ) -> Sequence[Metric]:
         limit = timeout_for(call, self.settings.call_timeout)
-        job = self.codec.decode(meta)
+        job = self._decode(meta)
         series = await self.invoke(
             "metrics", job, queries=queries, start=start, end=end, step=step, call=call, timeout=limit
         )
@@ -177,6 +184,13 @@ class AsyncFace(Face):
         job = await self.invoker.invoke(self.author.read_handle, data, timeout=ASIDE, lane="aside")
         return None if job is None else self._encode(job, "read_handle")
 
+    def _decode(self, meta: bytes) -> Any:
+        try:
+            return self.codec.decode(meta)
+        except Exception as exc:
+            text = f"{self.name} cannot read the job's metadata, which another version of it may have written"
+            raise Retry(f"{text}: {type(exc).__name__}: {exc}") from exc
+
     def _encode(self, job: Any, method: str) -> bytes:
         try:
             return self.codec.encode(job)
@@ -184,6 +198,11 @@ class AsyncFace(Face):
             raise TypeError(
                 f"{self.name}.{method} returned {type(job).__name__}, which is not its job metadata: {exc}"
             ) from exc
+
+    def _resource_or_error(self, answer: Any) -> Resource | Exception:
+        if isinstance(answer, Resource | Exception):
+            return answer
+        return TypeError(f"{self.name}.get_many returned {type(answer).__name__}, not a Resource")
 
     def _checked(self, resource: Any, method: str) -> Resource:
         if not isinstance(resource, Resource):
