@@ -164,6 +164,8 @@ class Watch:
             del self._by_key[job.handle.key]
         self._bytes -= _weight(job) + len(job.answer)
         self.signed_by[job.handle.key_id] -= 1
+        if not self.signed_by[job.handle.key_id]:  # callers make up names of keys
+            del self.signed_by[job.handle.key_id]
         job.is_dropped = True
         self._refresher.forget(job)
         self._dropped(job)

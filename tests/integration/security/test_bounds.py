@@ -20,7 +20,7 @@ from airside.model import TaskType
 from airside.observe.events import Event, What
 from airside.observe.prometheus import Metrics
 from airside.server import watch
-from airside.server.handle import Handle, seal
+from airside.server.handle import Handle, SigningKeys, seal
 from airside.testing.client import RawClient, Wire
 from airside.testing.scripted import ScriptedAgent
 
@@ -172,3 +172,12 @@ async def test_no_number_of_pings_ends_a_connection(start: Any) -> None:
     assert answered == 200
     writer.close()
     await writer.wait_closed()
+
+
+async def test_made_up_names_of_keys_are_forgotten_with_their_handles(start: Any, connect: Any) -> None:
+    server = await start(ScriptedAgent(get=Resource(Phase.RUNNING)), settings=replace(SETTINGS, max_jobs=10))
+    client = RawClient(connect(server.address, tls=False), "v2")
+    for number in range(50):
+        keys = SigningKeys(current=f"k{number}", known={f"k{number}": b"x" * 32})
+        await client.get(seal(Handle(task_type=TaskType("scripted"), meta=b"%d" % number), keys))
+    assert len(server.server.service.watch.signed_by) == 10
