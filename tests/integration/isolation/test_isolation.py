@@ -288,6 +288,9 @@ async def test_a_process_that_gives_no_sign_of_life_is_replaced(start: Start, mo
     first = agent.pid
     with pytest.raises(Retry, match="ended with signal 9"):
         await agent.get(b'{"id": "c1", "order": "freeze"}', Call())
+    async with asyncio.timeout(30):
+        while agent.pid in (None, first):  # a call waits for it for no longer than its own timeout
+            await asyncio.sleep(0.02)
     assert (await agent.get(b'{"id": "c1"}', Call())).phase is Phase.RUNNING
     assert agent.pid != first
 
