@@ -15,6 +15,7 @@ from airside.server.job import YOUNG, call_limit
 from airside.server.schedule import CLOSE
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
+from airside.server.unexpected import explained
 from airside.wire.status import sentence
 
 log = logging.getLogger("airside.server")
@@ -176,7 +177,9 @@ class Cancellation:
                 return
             except Exception as exc:  # noqa: BLE001 - a job that may be running is cancelled through any weather
                 failures += 1
-                log.info("cancelling failed: %s", sentence(exc), extra={"agent": agent.name, "key": call.key})
+                last = "" if cancelling.refusal is None else sentence(cancelling.refusal)
+                said = explained(exc, agent=agent.name, key=call.key, told=last)
+                log.info("cancelling failed: %s", said, extra={"agent": agent.name, "key": call.key})
                 cancelling.tell(exc)
                 await asyncio.sleep(backoff(failures, exc))
             else:

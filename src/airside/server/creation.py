@@ -21,6 +21,7 @@ from airside.server.order import Order, Request, call_of, fingerprint, patience
 from airside.server.pending import connection_of, is_whole, pack_request, unpack_request
 from airside.server.tolerance import FIRST_BACKOFF, asked_pause, backoff
 from airside.server.uncertain import Uncertain
+from airside.server.unexpected import explained
 from airside.wire import limits
 from airside.wire.status import sentence
 from airside.wire.template import key_of
@@ -223,7 +224,7 @@ class Creation:
                 raise
             except Exception as exc:
                 tries += 1
-                entry.error = sentence(exc)
+                entry.error = explained(exc, agent=order.agent.name, key=order.key, told=entry.error)
                 left = entry.until - time.monotonic()
                 # Short beside what is left, so that the last waits are not the longest.
                 wait = max(min(backoff(tries, exc), left / 4), asked_pause(exc))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Iterable
@@ -114,6 +115,11 @@ def watched(identity: bytes, handle: Handle, agent: Agent, call: Call, links: tu
     job = Job(identity, handle, agent, call, Resource(Phase.UNDEFINED), links, asked_at=time.monotonic())
     job.resource = nothing_known(job)
     return job
+
+
+def correlation_of(job: Job) -> str:
+    """What to look for in the log: the task attempt's key, or for a foreign handle what tells it apart."""
+    return job.handle.key or hashlib.sha256(job.identity).hexdigest()
 
 
 def nothing_known(job: Job) -> Resource:

@@ -15,7 +15,7 @@ from typing import Any
 from airside.model import AirsideError
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.invoke import may_be_left
-from airside.wire.status import sentence
+from airside.server.unexpected import explained
 
 log = logging.getLogger("airside.server")
 
@@ -221,7 +221,7 @@ class Ledger:
         if not self._over(entry):
             return
         if not isinstance(error, Undone):
-            entry.error = sentence(error)
+            entry.error = explained(error, key=entry.key)
         if self._entries.get(entry.key) is entry and not entry.promised:
             del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for
         for waiter in entry.waiters:

@@ -17,12 +17,13 @@ from airside.model import Call, Fail, NotFound, Resource
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.sdk.limit import Limit
-from airside.server.job import NEVER, Job, call_limit
+from airside.server.job import NEVER, Job, call_limit, correlation_of
 from airside.server.latency import Latency
 from airside.server.schedule import CLOSE, Schedule
 from airside.server.standin import StandIn, real
 from airside.server.tolerance import faulty, found, missing, recovered
-from airside.wire.status import failure, sentence
+from airside.server.unexpected import explained
+from airside.wire.status import failure
 
 log = logging.getLogger("airside.server")
 
@@ -221,10 +222,11 @@ class Refresher:
         if isinstance(error, NotFound):
             resource = missing(job, error, now)
         else:
-            resource = faulty(job, error, now)
+            agent, key = job.agent.name, job.handle.key
+            said = explained(error, agent=agent, key=correlation_of(job), told=job.resource.message)
+            resource = faulty(job, error, now, said)
             text = "refresh failed (%d in a row): %s"
-            extra = {"agent": job.agent.name, "key": job.handle.key}
-            log.info(text, job.failures, sentence(error), extra=extra)
+            log.info(text, job.failures, said, extra={"agent": agent, "key": key})
         if job.given_up:
             self._give_up(job)
         self._tell(What.GIVEN_UP if resource.phase.is_terminal else What.TOLERATED, job, message=resource.message)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
-
 import grpc
 from google.protobuf.message import DecodeError
 
 from airside.model import AirsideError
 from airside.server.handle import HandleError
+from airside.server.unexpected import explained
 from airside.wire.status import status_for
-
-log = logging.getLogger("airside.server")
 
 
 class Refusal(AirsideError):
@@ -59,9 +55,4 @@ def wire_status(exc: BaseException) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.INVALID_ARGUMENT, str(exc)
     if isinstance(exc, DecodeError):
         return grpc.StatusCode.INVALID_ARGUMENT, "The request is not the protobuf message that this method takes."
-    code, details = status_for(exc)
-    if code not in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}:
-        return code, details
-    correlation = secrets.token_hex(4)
-    log.error("call failed (id %s)", correlation, exc_info=exc, extra={"correlation_id": correlation})
-    return code, f"{details} (id {correlation})"
+    return status_for(exc)[0], explained(exc)

@@ -55,6 +55,7 @@ from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
 from airside.server.transfer import Transfer
 from airside.server.uncertain import Uncertain
+from airside.server.unexpected import explained
 from airside.server.watch import Watch
 from airside.wire.resource import write_resource
 from airside.wire.status import sentence
@@ -263,9 +264,10 @@ class Service:
         if isinstance(refusal, Fail):
             raise Fail(refusal.message, code=refusal.code)
         if refusal is not None:
-            log.info("delete not accepted yet: %s", sentence(refusal), extra={"key": job.handle.key})
+            said = explained(refusal, key=job.handle.key)
+            log.info("delete not accepted yet: %s", said, extra={"key": job.handle.key})
             text = "The backend has not accepted the cancel yet, it is being asked on"
-            raise Retry(f"{text}: {sentence(refusal)}")
+            raise Retry(f"{text}: {said}")
 
     async def _begin_delete(self, job: Job, call: Call) -> Cancelling | None:
         """Learn whether the job is over; if not, begin to cancel it."""

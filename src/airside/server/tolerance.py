@@ -50,12 +50,15 @@ def missing(job: Job, error: NotFound, now: float) -> Resource:
     return replace(_last(job), message=f"The backend does not show the job: {text}. Asking again.")
 
 
-def faulty(job: Job, error: Exception, now: float) -> Resource:
-    """The refresh failed. The last known phase holds until faults have lasted for `fault_tolerance`."""
+def faulty(job: Job, error: Exception, now: float, text: str = "") -> Resource:
+    """The refresh failed. The last known phase holds until faults have lasted for `fault_tolerance`.
+
+    `text` is what to say of the error, if not its own words.
+    """
     job.failures += 1
     if job.failures == 1:
         job.failing_since = now
-    text = sentence(error)
+    text = text or sentence(error)
     lasted = now - job.failing_since
     if lasted >= job.agent.settings.fault_tolerance and job.failures >= MIN_FAILURES:
         message = f"The job could not be checked for {lasted:.0f} s: {text}"

@@ -1,0 +1,150 @@
+"""Errors that nobody foresaw: the user gets one sentence with a code and an id, the log the traceback under that id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+import pytest
+
+from airside import AsyncAgent, Phase, Resource, Task
+from airside.model import TaskType
+from airside.sdk.adapt import adapt
+from airside.server.app import Server
+from airside.server.handle import Handle, seal
+from airside.server.settings import ServerSettings
+from airside.testing.client import RawClient, Wire
+
+SENTENCE = re.compile(r"KeyError: 'rows' \(UnexpectedError, id ([0-9a-f]{8})\)")
+
+
+class Mistaken(AsyncAgent[str]):
+    """Looks into the wrong place, at each call that `wrong` names."""
+
+    task_type = "mistaken"
+    max_age = 0.001
+    create_is_idempotent = True
+
+    def __init__(self, *wrong: str) -> None:
+        self.wrong = wrong
+        self.gets = 0
+
+    def look(self, verb: str) -> None:
+        empty: dict[str, int] = {}
+        if verb in self.wrong:
+            empty["rows"]
+
+    async def create(self, task: Task) -> str:
+        if "late" in self.wrong:
+            await asyncio.sleep(0.3)
+        self.look("create")
+        return "job"
+
+    async def get(self, job: str) -> Resource:
+        self.gets += 1
+        self.look("get")
+        return Resource(Phase.RUNNING)
+
+    async def delete(self, job: str) -> None:
+        self.look("delete")
+
+
+@asynccontextmanager
+async def served(agent: AsyncAgent[str], wire: Wire) -> AsyncIterator[RawClient]:
+    server = Server([adapt(agent)], ServerSettings(port=0))
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield RawClient(channel, wire)
+    finally:
+        await server.stop(drain_delay=0.0, grace=0.1)  # a create is still repeated
+
+
+def tracebacks(caplog: pytest.LogCaptureFixture, correlation: str) -> list[logging.LogRecord]:
+    """The records with a traceback that the id leads to."""
+    found = [one for one in caplog.records if one.exc_info and correlation in one.getMessage()]
+    return [one for one in found if one.exc_info and one.exc_info[1] is not None and one.exc_info[1].args == ("rows",)]
+
+
+async def test_of_a_check(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    agent = Mistaken("get")
+    async with served(agent, wire) as client:
+        handle = await client.create("mistaken", prefix="s3://b/run/n0/0")
+        async with asyncio.timeout(20):
+            while agent.gets < 4:
+                told = await client.get(handle, "mistaken")
+    found = SENTENCE.search(told.message)
+    assert found, told.message
+    assert len(tracebacks(caplog, found[1])) == 1  # not one for each check
+
+
+class Once(Mistaken):
+    """Its create cannot be repeated."""
+
+    create_is_idempotent = False
+
+
+async def test_of_a_create(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Once("create"), wire) as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.create("mistaken", prefix="s3://b/run/n0/0")
+    found = SENTENCE.fullmatch(caught.value.details() or "")
+    assert found, caught.value.details()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert len(tracebacks(caplog, found[1])) == 1
+
+
+async def test_of_a_create_behind_a_pending_handle(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Mistaken("create", "late"), wire) as client:
+        request = client.create_request("mistaken", prefix="s3://b/run/n0/0")
+        handle = bytes((await client.call("CreateTask", request, timeout=0.1)).resource_meta)
+        found = None
+        async with asyncio.timeout(20):
+            while not found:
+                found = SENTENCE.search((await client.get(handle, "mistaken")).message)
+                await asyncio.sleep(0.05)
+    assert tracebacks(caplog, found[1])
+
+
+async def test_of_a_delete(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Mistaken("delete"), wire) as client:
+        handle = await client.create("mistaken", prefix="s3://b/run/n0/0")
+        request = client.job_request("DeleteTaskRequest", handle, "mistaken")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.call("DeleteTask", request, timeout=5)
+    found = SENTENCE.search(caught.value.details() or "")
+    assert found, caught.value.details()
+    assert tracebacks(caplog, found[1])
+
+
+class Many(Mistaken):
+    """Answers many at once, for one of them with what is no answer."""
+
+    task_type = "many"
+    poll_interval = 0.05
+
+    async def get_many(self, jobs: Sequence[str]) -> Sequence[Resource]:
+        answers: Sequence[Resource] = [
+            Resource(Phase.RUNNING, message="well") if job == "job" else job  # type: ignore[misc]
+            for job in jobs
+        ]
+        return answers
+
+
+async def test_one_job_of_a_batch_does_not_cost_the_others_their_answers(wire: Wire) -> None:
+    def handle(number: int, meta: bytes) -> bytes:
+        return seal(Handle(task_type=TaskType("many"), key=f"{number:032x}", meta=meta))
+
+    handles = [handle(0, b"no JSON"), handle(1, b'"other"'), *(handle(number, b'"job"') for number in range(2, 6))]
+    async with served(Many(), wire) as client:
+        unreadable, wrong, *rest = [
+            one.message for one in await asyncio.gather(*(client.get(one, "many") for one in handles))
+        ]
+    assert "Many cannot read the job's metadata, which another version of it may have written" in unreadable
+    assert "Many.get_many returned str, not a Resource" in wrong
+    assert rest == ["well"] * 4
