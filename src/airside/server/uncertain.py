@@ -40,7 +40,7 @@ class Uncertain:
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
         self._doubts: OrderedDict[str, Doubt] = OrderedDict()
-        self._metas: dict[str, bytes] = {}
+        self._metas: dict[str, bytes] = {}  # digests: metadata may be large
 
     def add(self, reason: str, *, call: Call, agent: Agent, meta: bytes = b"") -> None:
         """List the job that `call` is about; one that is listed already keeps its place and its first reason."""
@@ -59,7 +59,7 @@ class Uncertain:
             since=since,
         )
         if meta:
-            self._metas[key] = meta
+            self._metas[key] = _digest(meta)
         if len(self._doubts) > CAPACITY:
             self.settle(next(iter(self._doubts)))
         extra = {"agent": agent.name, "key": key, "output_prefix": call.output_prefix}
@@ -71,7 +71,7 @@ class Uncertain:
 
         With `meta`, only if the list means that very job, and not one that a failed create of the same key has left.
         """
-        if meta is None or self._metas.get(key) == meta:
+        if meta is None or self._metas.get(key) == _digest(meta):
             self._doubts.pop(key, None)
             self._metas.pop(key, None)
 
@@ -88,3 +88,7 @@ class Uncertain:
         b'{"uncertain": []}'
         """
         return json.dumps({"uncertain": [asdict(doubt) for doubt in self._doubts.values()]}).encode()
+
+
+def _digest(meta: bytes) -> bytes:
+    return hashlib.sha256(meta).digest()
