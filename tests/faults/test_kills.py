@@ -40,6 +40,7 @@ class Story:
     name: str
     handles: dict[int, list[bytes]] = field(default_factory=dict)
     attempt: int = 1  # as Flyte 2 counts
+    asked: Counter[int] = field(default_factory=Counter)  # how often each attempt's create was sent
 
     def prefix(self, attempt: int) -> str:
         return f"s3://bucket/{self.name}/n0/data/{attempt}"
@@ -91,6 +92,7 @@ class Engine:
         deadline = self._chance.choice((0.05, 0.3, 3.0))
         vanish = self._chance.choice((None, None, 0.02, 0.15))
         self.creates += 1
+        story.asked[attempt] += 1
         call = asyncio.create_task(client.call("CreateTask", request, timeout=deadline))
         try:
             answer = await asyncio.wait_for(call, vanish)
@@ -255,6 +257,8 @@ def report(
         if task_type == "faulty_find":
             # Known: a process makes the job while another does so too, and dies before it looks whose was first.
             assert len(twice) <= 1 + deaths // 250
+        if task_type == "faulty_bare":  # one in each process that was asked: the service repeats no create by itself
+            assert not [one for one in mine for n in one.asked if made[one.key(n)] > one.asked[n]]
         if task_type != "faulty_bare" and is_settled:
             unlisted = [job for job in orphans if job.key not in listed]
             assert len(unlisted) <= (deaths // 250 if task_type == "faulty_find" else 0), unlisted
