@@ -276,7 +276,7 @@ plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}}}}}}}
     done = call(*run)
     assert done.returncode == 2
     assert "Task type boxed is routed to the plugin 'container'" in done.stderr
-    assert "--containers local_process runs" in done.stderr
+    assert "--containers docker_container runs it here by Docker or Podman, --containers local_process" in done.stderr
     done = call(*run, "--containers", "local_process")
     assert (done.returncode, done.stdout) == (0, "n: 3\n"), done.stderr
     job = call(*run, "--containers", "local_process", "--detach").stdout.strip()

@@ -54,7 +54,8 @@ def container_agent(name: str | None, settings: str | None, task_type: TaskType)
     if not name:
         raise UsageError(
             f"Task type {task_type} is routed to the plugin 'container' by default-for-task-types; "
-            "--containers local_process runs the container's command as a process here, without its image."
+            "--containers docker_container runs it here by Docker or Podman, --containers local_process "
+            "runs its command as a process, without its image."
         )
     return choose(TaskType(name), TaskFile("", {}, ()), RunOptions(settings=settings))
 
