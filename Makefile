@@ -5,6 +5,7 @@ VENV := .venv
 FLYTEKIT := .venv-flytekit
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 
 .PHONY: demo test faults backends check lint types layers bench conformance clean
 .DELETE_ON_ERROR:
@@ -19,8 +20,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## run real tasks through a served agent and print their outputs
 	@$(BIN)/airside demo
 
-test: $(STAMP)  ## run every test
-	@$(BIN)/python -m pytest
+test: $(STAMP)  ## run every test; those that break things for real by themselves, since they measure times
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults
+	@$(BIN)/python -m pytest tests/faults
 
 faults: $(STAMP) $(FLYTEKIT)/.installed  ## break things for real, at full length, with figures; ONLY="kills" for one
 	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no $(if $(ONLY),-k "$(ONLY)") tests/faults
