@@ -102,15 +102,42 @@ async def test_a_query_without_a_place_for_its_result_fails_for_good(athena: Any
     assert "No output location provided" in resource.message
 
 
-async def test_a_query_is_stopped(athena: Any) -> None:
+async def test_a_query_is_stopped(athena: Any, athena_door: Any) -> None:
     async with harness(AthenaAgent()) as h:
         job = await h.create(task=query(SLOW))
-        while (await h.get(job)).phase is not Phase.RUNNING:
-            pass
         query_id = athena.list_query_executions()["QueryExecutionIds"][-1]
         await h.delete(job)
-    state = athena.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]["Status"]["State"]
-    assert state == "CANCELLED"
+    assert athena_door.calls("StopQueryExecution") == [{"QueryExecutionId": query_id}]
+
+
+def test_a_query_that_was_stopped_is_told_so(agent: AthenaAgent, athena_door: Any) -> None:
+    job = start(agent)
+    status = {"State": "CANCELLED", "StateChangeReason": "Query was cancelled by user"}
+    athena_door.answer("GetQueryExecution", 200, {"QueryExecution": {"QueryExecutionId": job.id, "Status": status}})
+    resource = agent.get(job, Call())
+    assert (resource.phase, resource.code, resource.message) == (
+        Phase.ABORTED,
+        "Cancelled",
+        status["StateChangeReason"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "code"),
+    [
+        ({"ErrorCategory": 1, "ErrorType": 233, "Retryable": False}, Phase.RETRYABLE_FAILED, "SystemError"),
+        ({"ErrorCategory": 2, "ErrorType": 1006, "Retryable": False}, Phase.FAILED, "InvalidQuery"),
+        ({"ErrorCategory": 3, "ErrorType": 401, "Retryable": True}, Phase.RETRYABLE_FAILED, "QueryFailed"),
+    ],
+)
+def test_a_failure_is_repeated_if_athena_says_so(
+    agent: AthenaAgent, athena_door: Any, error: dict[str, Any], phase: Phase, code: str
+) -> None:
+    job = start(agent)
+    status = {"State": "FAILED", "StateChangeReason": "said so", "AthenaError": error}
+    athena_door.answer("GetQueryExecution", 200, {"QueryExecution": {"QueryExecutionId": job.id, "Status": status}})
+    resource = agent.get(job, Call())
+    assert (resource.phase, resource.code, resource.message) == (phase, code, "said so")
 
 
 @pytest.fixture
@@ -204,7 +231,7 @@ def test_refused_keys_are_read_anew(agent: AthenaAgent, athena_door: Any) -> Non
 def test_a_result_that_is_gone_fails_with_a_reason(agent: AthenaAgent, athena_door: Any) -> None:
     job = start(agent, n=int)
     while agent.get(job, Call()).phase is not Phase.SUCCEEDED:
-        pass
+        time.sleep(0.02)
     athena_door.answer(
         "GetQueryResults", 400, {"__type": "InvalidRequestException", "Message": "Could not find results"}
     )
@@ -218,7 +245,7 @@ def test_a_result_over_the_limit_fails_with_its_size(athena: Any, athena_door: A
     job = start(agent, "SELECT range AS n FROM range(3000)", numbers=list[int])
     athena_door.answer("GetQueryRuntimeStatistics", 200, {"QueryRuntimeStatistics": {"Rows": {"OutputRows": 3000}}})
     while (resource := agent.get(job, Call())).phase in (Phase.QUEUED, Phase.RUNNING):
-        pass
+        time.sleep(0.02)
     agent.close()
     assert (resource.phase, resource.code) == (Phase.FAILED, "OutputConversionError")
     assert "the result has 3000 rows, over the 1500 that may be outputs" in resource.message

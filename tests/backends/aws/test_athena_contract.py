@@ -49,8 +49,8 @@ def test_every_request_is_one_that_the_api_describes(athena: Any, athena_door: A
         interface=Interface(outputs={"n": int}),
     )
     job = agent.create(task)
-    while not agent.get(job, Call()).phase.is_terminal:  # type: ignore[union-attr]
-        pass
+    while not agent.get(job, Call()).phase.is_terminal:
+        time.sleep(0.02)
     (resource,) = agent.get_many([job], Call())
     assert getattr(resource, "phase", None) is Phase.SUCCEEDED
     agent.delete(job, Call())
