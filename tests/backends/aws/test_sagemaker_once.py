@@ -27,6 +27,7 @@ def request(number: int, run: str) -> Any:
     return message
 
 
+@pytest.mark.backend  # a create whose service was killed is left alone for a minute, so this takes 10 or 80 s
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_endpoint(
     moto: int, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:
