@@ -273,6 +273,24 @@ async def test_an_agent_that_is_missing_fails_its_task_with_a_sentence(store: Pa
         assert "None of the given agents runs task type nobody" in outcome.message
 
 
+async def test_an_agent_that_is_away_costs_one_attempt_at_a_time(store: Path) -> None:  # E14
+    looks: list[str] = []
+
+    async def choose(record: Record) -> tuple[ScriptedAgent, Any]:
+        looks.append(record.job.id)
+        if len(looks) <= 2:
+            raise Retry("No agent service answers at h:1.")
+        return scripted(get=DONE), None
+
+    async with asyncio.timeout(30), Engine(store, choose=choose) as engine:
+        outcome = await engine.wait(await engine.submit(replace(ADD, retries=2), {"a": 3}))
+        assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 3)
+        looks.clear()
+        outcome = await engine.wait(await engine.submit(TaskTemplate(name="x", task_type="other")))
+    assert outcome.code == "RetriesExhausted|Retryable"
+    assert outcome.message == "No agent service answers at h:1."
+
+
 async def test_a_stop_loses_nothing(store: Path) -> None:
     before = scripted(create=b"job-7", get=RUNNING)
     async with Engine(store, agents=[before]) as engine:

@@ -13,7 +13,7 @@ from airside.engine.attempt import told
 from airside.engine.database import Record
 from airside.engine.job import Rules
 from airside.engine.lane import Lane, Limits
-from airside.engine.loop import Driver, Drivers
+from airside.engine.loop import LOOK_AGAIN, Driver, Drivers
 from airside.model import Call, Fail, Resource, Retry, Task
 from airside.sdk.agent import Agent
 
@@ -56,7 +56,8 @@ class OpenedAgents:
             agent, options = await self._choose(record)
             await agent.open(options)
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is for those who wait for the job
-            return Driver(MissingAgent(told(exc)), lost=asyncio.get_running_loop().time())
+            missing = MissingAgent(told(exc), may_come=isinstance(exc, Retry))
+            return Driver(missing, lost=asyncio.get_running_loop().time())
         self._opened.append(agent)
         return Driver(agent, rules_for(agent), Lane(Limits()))
 
@@ -95,15 +96,21 @@ class OpenAgent:
 
 
 class MissingAgent(Agent):
-    """Stands for an agent that cannot be used: what needs no job fails for good, jobs that exist wait for it."""
+    """Stands for an agent that cannot be used: jobs that exist wait for it, what has none fails.
+
+    For good, unless the agent `may_come`: then the attempt fails, and the next one looks again.
+    """
 
     name = "missing"
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, may_come: bool = False) -> None:
         self.why = why
+        self.may_come = may_come
 
     async def create(self, task: Task, call: Call) -> bytes:
         del task, call
+        if self.may_come:
+            raise Retry(self.why, after=LOOK_AGAIN)
         raise Fail(self.why, code="NoAgent")
 
     async def get(self, meta: bytes, call: Call) -> Resource:
