@@ -172,7 +172,7 @@ def test_a_run_that_is_left_is_taken_up_by_the_line_that_it_prints(
     (folder / "done").touch()
     waited = call(*command)
     assert (waited.returncode, waited.stdout) == (0, "o0: 3\n"), waited.stderr
-    assert len(lines(folder / "creates")) == 1
+    assert len(set(lines(folder / "creates"))) == 1  # a create that was cut off may be asked for once more, by its key
 
 
 def test_a_run_that_is_killed_is_taken_up_by_the_engine(

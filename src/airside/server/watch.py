@@ -93,7 +93,7 @@ class Watch:
     async def learn(self, job: Job) -> Resource:
         """What is known of a job, after a refresh if the last answer is old, however long that takes.
 
-        A backend that cannot tell in three tries will not tell.
+        A backend that cannot tell in three tries will not tell, nor one that does not show the job.
         """
         now = time.monotonic()
         job.spare += 1
@@ -197,7 +197,7 @@ class Watch:
                     pause_until = job.retry_at
                     if refresh is job.refresh and refresh.done():  # the service stops
                         return
-                    tries -= 1
+                    tries = 0 if tries <= LEARN and job.misses else tries - 1
                     if not (tries and self._refresher.by_itself):
                         return
 
