@@ -12,6 +12,7 @@ from typing import Any
 import blockbuster.blockbuster as watchdog
 import pytest
 
+from airside.model import redaction
 from airside.server.settings import ServerSettings
 from airside.testing.client import WIRES, RawClient, Wire
 from airside.testing.service import FAST, LocalService
@@ -34,6 +35,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("AIRSIDE_", "_FSEC_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_other_tests_are_forgotten() -> None:
+    """A test's secrets may be ordinary words, which must not be masked in the texts of another test."""
+    redaction._known.clear()
+    redaction._passing.clear()
+    redaction._stale = True
 
 
 @pytest.fixture(autouse=True)

@@ -200,7 +200,7 @@ def test_a_connection_reaches_the_task_and_its_secrets_are_hidden() -> None:
     task = wire.read_request(request, key="")
     assert task.connection == Connection(secrets={"token": "c0nnection-s3cret"}, configs={"host": "example.org"})
     assert redact("sent c0nnection-s3cret") == "sent ***"
-    named = Connection("prod", {"token": "other"})
+    named = Connection("prod", {"token": "another-token-4711"})
     assert wire.read_request(request, key="", connection=named).connection is named
 
 

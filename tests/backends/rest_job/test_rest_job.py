@@ -120,7 +120,7 @@ async def test_faults_and_unknown_jobs_are_told_apart(words: Any, monkeypatch: p
     with pytest.raises(NotFound):
         await agent.delete(agent.codec.encode(Job("x")), Call())
     with pytest.raises(Retry, match="who are you"):
-        await agent.get(agent.codec.encode(Job("x")), Call(connection=Connection(secrets={"token": "other"})))
+        await agent.get(agent.codec.encode(Job("x")), Call(connection=Connection(secrets={"token": "token-4711"})))
     monkeypatch.delenv("_FSEC_WORDS_TOKEN")
     with pytest.raises(Fail, match="'token' is missing"):
         await agent.get(agent.codec.encode(Job("x")), Call())
