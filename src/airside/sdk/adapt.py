@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -101,14 +101,14 @@ class Face(Agent):
         finally:
             self.invoker.close()
 
-    async def invoke(
+    def invoke(
         self, name: str, *args: Any, call: Call, timeout: float, lane: LaneName = "refresh", **kwargs: Any
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call the author's method `name`, with `call` if it takes it."""
         method = getattr(self.author, name)
         if self._wants_call(name, method):
             kwargs["call"] = call
-        return await self.invoker.invoke(method, *args, timeout=timeout, lane=lane, **kwargs)
+        return self.invoker.invoke(method, *args, timeout=timeout, lane=lane, **kwargs)
 
     def _wants_call(self, name: str, method: Callable[..., Any]) -> bool:
         known = self._takes_call.get(name)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from airside.model import Call, ConversionError, Fail, Resource, Retry, Task
+from airside.model import Call, ConversionError, Fail, Resource, Retry, Task, TaskType
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent
 from airside.server.cancellation import Cancellation
@@ -76,6 +76,7 @@ class Creation:
     async def create(
         self,
         agent: Agent,
+        task_type: TaskType,
         request: Request,
         *,
         deadline: float | None,
@@ -94,15 +95,16 @@ class Creation:
         if repeatable:
             inputs = await asyncio.to_thread(fingerprint, request) if is_large else fingerprint(request)
         key = self.ledger.key_for(key_of(request), inputs)
-        order = Order(request, key, agent, first_attempt, connection=connection, is_large=is_large)
+        order = Order(request, task_type, key, agent, first_attempt, connection=connection, is_large=is_large)
+        resumable = order.is_resumable
         entry = self.ledger.enter(order.key, inputs, partial(self._fulfil, order), repeatable=repeatable)
         try:
-            answer = await self.ledger.answer(entry, patience(deadline), may_hurry=order.is_resumable)
+            answer = await self.ledger.answer(entry, patience(deadline), may_hurry=resumable)
         except Unanswered:
-            if not order.is_resumable:
+            if not resumable:
                 raise
         else:
-            if order.is_resumable:  # else another try may have left another job
+            if resumable:  # else another try may have left another job
                 self._uncertain.settle(order.key)
             return answer
         entry.promised = True
@@ -180,6 +182,7 @@ class Creation:
         first = packed.first_attempt
         return Order(
             packed.request,
+            handle.task_type,
             handle.key,
             agent,
             first,

@@ -87,6 +87,7 @@ class Handle:
 # Field numbers are for ever: a number that is no longer used is never used again.
 _TYPE, _VERSION, _KEY, _KIND, _PREFIX, _CREATED, _CONNECTION, _DECLARED = 1, 2, 3, 4, 5, 6, 7, 8
 _KEY_ID, _META, _CODE, _MESSAGE, _RESULT, _REQUEST = 9, 10, 11, 12, 13, 14
+_PACKER = msgpack.Packer()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def seal(handle: Handle, keys: SigningKeys = UNSIGNED) -> bytes:
         _TYPE: handle.task_type.name,
         _VERSION: handle.task_type.version,
         _KEY: handle.key,
-        _KIND: handle.kind.value,
+        _KIND: handle.kind,
         _PREFIX: handle.output_prefix,
         _CREATED: handle.created_at,
         _CONNECTION: handle.connection,
@@ -120,7 +121,7 @@ def seal(handle: Handle, keys: SigningKeys = UNSIGNED) -> bytes:
         _RESULT: handle.result,
         _REQUEST: handle.request,
     }
-    packed = msgpack.packb({number: value for number, value in body.items() if value})
+    packed = _PACKER.pack({number: value for number, value in body.items() if value})
     mac = _mac(keys.known[keys.current], FORMAT, packed) if keys.current else b""
     data = b"".join((MAGIC, bytes((FORMAT, len(mac))), mac, packed))
     if len(data) > MAX_BYTES:

@@ -195,10 +195,11 @@ class Ledger:
         return len(self._entries)
 
     def _begin(self, entry: Entry, start: Start, repeatable: bool) -> None:
-        entry.task = asyncio.create_task(self._carry_out(entry, start, repeatable))
+        loop = asyncio.get_running_loop()
+        entry.task = loop.create_task(self._carry_out(entry, start, repeatable))
         self._running[entry.task] = entry
         if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(SWEEP, self._end_overdue)
+            self._sweep = loop.call_later(SWEEP, self._end_overdue)
 
     async def _carry_out(self, entry: Entry, start: Start, repeatable: bool) -> None:
         may_be_left.set(True)

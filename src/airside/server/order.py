@@ -30,6 +30,7 @@ class Order:
     looks at the whole request must do so off the loop. `declared` is what the template declares, once it was read."""
 
     request: Request
+    task_type: TaskType
     key: str
     agent: Agent
     first_attempt: int = 0
@@ -40,17 +41,26 @@ class Order:
 
     def handle(self, meta: bytes = b"") -> Handle:
         """The handle of what was asked for, with the agent's own bytes."""
-        return new_handle(self.request, self.key, meta, connection=self.connection, declared=self.declared)
+        declared = read_interface(self.request.template) if self.declared is None else self.declared
+        return Handle(
+            task_type=self.task_type,
+            key=self.key,
+            output_prefix=self.request.output_prefix,
+            connection=self.connection,
+            declared=pack_declared(declared.serialised) if declared.serialised else b"",
+            meta=meta,
+        )
 
     @property
     def is_resumable(self) -> bool:
         """True if a create that got lost can be taken up again without making a second job."""
         return is_resumable(self.agent)
 
-    @property
-    def task_type(self) -> TaskType:
-        """The task type and version that are asked for."""
-        return TaskType(self.request.template.type, self.request.template.task_type_version)
+
+def task_type_of(request: Request) -> TaskType:
+    """The task type and version that a request asks for."""
+    template = request.template
+    return TaskType(template.type, template.task_type_version)
 
 
 def is_resumable(agent: Agent) -> bool:
@@ -64,23 +74,6 @@ def is_resumable(agent: Agent) -> bool:
 def call_of(task: Task) -> Call:
     """The call that starts a task: it outlives its caller, so it has no deadline."""
     return Call(connection=task.connection, output_prefix=task.output_prefix, key=task.key, task_type=task.type)
-
-
-def new_handle(
-    request: Request, key: str, meta: bytes = b"", *, connection: str = "", declared: Declared | None = None
-) -> Handle:
-    """The handle of a request, with the agent's own bytes. `declared` is what its template declares, if known."""
-    template = request.template
-    if declared is None:
-        declared = read_interface(template)
-    return Handle(
-        task_type=TaskType(template.type, template.task_type_version),
-        key=key,
-        output_prefix=request.output_prefix,
-        connection=connection,
-        declared=pack_declared(declared.serialised) if declared.serialised else b"",
-        meta=meta,
-    )
 
 
 def patience(deadline: float | None) -> float | None:

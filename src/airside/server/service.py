@@ -49,7 +49,7 @@ from airside.server.job import Job, links_of
 from airside.server.ledger import Ledger
 from airside.server.observed import observed
 from airside.server.offload import Offload
-from airside.server.order import Order, call_of, fingerprint, patience
+from airside.server.order import Order, call_of, fingerprint, patience, task_type_of
 from airside.server.pending import PendingAgent
 from airside.server.refusal import NoData, NotOffered, UnknownTaskType
 from airside.server.settings import ServerSettings
@@ -123,9 +123,10 @@ class Service:
 
         `is_large` says that the whole request must not be looked at on the loop.
         """
-        agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
+        task_type = task_type_of(request)
         return self.creation.create(
-            agent,
+            self._agent(task_type),
+            task_type,
             request,
             deadline=deadline,
             first_attempt=first_attempt,
@@ -135,17 +136,19 @@ class Service:
 
     async def do(self, request: Request) -> bytes:
         """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""
-        agent = self._agent(TaskType(request.template.type, request.template.task_type_version))
+        task_type = task_type_of(request)
+        agent = self._agent(task_type)
         if not agent.is_sync:
-            raise NotOffered(f"Task type {request.template.type} is served by an async agent; call CreateTask instead.")
+            raise NotOffered(f"Task type {task_type} is served by an async agent; call CreateTask instead.")
         key, inputs = key_of(request), fingerprint(request)
         joint = self.ledger.key_for(f"do {key}", inputs)
-        entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, request, key))
+        entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, task_type, request, key))
         return await self.ledger.answer(entry)
 
-    async def _do(self, agent: Agent, request: Request, key: str) -> bytes:
+    async def _do(self, agent: Agent, task_type: TaskType, request: Request, key: str) -> bytes:
         is_large = request.ByteSize() > self.settings.off_loop_bytes
-        order = Order(request, key, agent, connection=self._transfer.connection_of(request), is_large=is_large)
+        connection = self._transfer.connection_of(request)
+        order = Order(request, task_type, key, agent, connection=connection, is_large=is_large)
         try:
             task = await self._transfer.read(order)
             return (await self._transfer.write(await finished(agent, task, call_of(task)), order.handle()))[1]
@@ -160,7 +163,8 @@ class Service:
         Raises `HandleError` for bytes that nobody here understands.
         """
         job = await self._job(data, named, connection)
-        await self.watch.ask(job, self._call(job.handle, connection, deadline))
+        if not self.watch.recall(job):
+            await self.watch.ask(job, self._call(job.handle, connection, deadline))
         return job
 
     async def _job(self, data: bytes, named: TaskType, connection: Connection | None) -> Job:

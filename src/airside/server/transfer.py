@@ -14,7 +14,7 @@ from airside.server.connections import Connections
 from airside.server.declared import unpack_declared
 from airside.server.handle import Handle
 from airside.server.offload import Offload
-from airside.server.order import Order, Request
+from airside.server.order import Order, Request, task_type_of
 from airside.server.settings import ServerSettings
 from airside.wire import limits, storage
 from airside.wire.literal_map import LiteralValues
@@ -45,13 +45,12 @@ class Transfer:
         """The name of the connection that the settings give to this task, or empty: then it has the caller's own."""
         if not self._connections or request.connection.secrets:
             return ""
-        template = request.template
-        return self._connections.name_for(TaskType(template.type, template.task_type_version), *place_of(request))
+        return self._connections.name_for(task_type_of(request), *place_of(request))
 
     async def read(self, order: Order) -> Task:
         """The task of an order, with its offloaded inputs fetched: reading them must not block the loop."""
         request, own = order.request, self._connections.get(order.connection)
-        owner = request.template.type
+        owner = order.task_type.name
         if order.is_large:
             whole: Task = await self._offload.run(owner, self._read_whole, request, order.key, own)
             return whole

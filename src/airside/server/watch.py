@@ -76,11 +76,12 @@ class Watch:
         Waits for the refresh until shortly before the deadline and at most `max_wait`; then the last answer goes
         out and the refresh goes on behind.
         """
+        answer = self.recall(job)
+        if answer:
+            return answer
         now = time.monotonic()
         self._asked(job, now)
-        if job.is_over and job.answer:
-            return job.answer
-        if not self._is_fresh(job, now) and not self._refresher.is_meant_for(job, now):
+        if not self._is_known(job, now):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
             await self._wait(job, now, self._limit(call))
@@ -88,6 +89,17 @@ class Watch:
         if not job.answer:
             await self.record(job, nothing_known(job))
         self._refresher.expect(job, now)
+        return job.answer
+
+    def recall(self, job: Job) -> bytes:
+        """The serialised resource of a job for an ask that memory can answer; else empty, and nobody has asked yet."""
+        now = time.monotonic()
+        if not job.answer or not self._is_known(job, now):
+            return b""
+        self._asked(job, now)
+        if not job.is_over:
+            job.is_ahead = False
+            self._refresher.expect(job, now)
         return job.answer
 
     async def learn(self, job: Job) -> Resource:
@@ -169,6 +181,10 @@ class Watch:
         job.is_dropped = True
         self._refresher.forget(job)
         self._dropped(job)
+
+    def _is_known(self, job: Job, now: float) -> bool:
+        """True if an ask that comes now need not wait."""
+        return self._is_fresh(job, now) or self._refresher.is_meant_for(job, now) or job.is_over
 
     def _is_fresh(self, job: Job, now: float) -> bool:
         limit = self._settings.max_age

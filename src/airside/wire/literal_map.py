@@ -56,7 +56,7 @@ class LiteralValues(Mapping[str, Any]):
         value = self._read.get(name, _MISSING)
         if value is not _MISSING:
             return value
-        literal = self.literals[name]
+        literal = (self.literals if self._index is None else self._index)[name]
         declared = self._declared.get(name) if self._declared is not None else None
         try:
             value = read(literal, declared, self._load if self._fetch else None)
@@ -105,7 +105,7 @@ class LiteralValues(Mapping[str, Any]):
     @property
     def has_offloaded(self) -> bool:
         """Whether reading some value needs a fetch that has not happened yet."""
-        offloaded = self._find_offloaded()
+        offloaded = self._find_offloaded() if self._offloaded is None else self._offloaded
         return bool(offloaded) and any(one.offloaded_metadata.uri not in self._fetched for _, one in offloaded)
 
     def prefetch(self) -> None:

@@ -55,7 +55,9 @@ def _read(literal: Literal, fetch: Fetch | None, depth: int, offloads: int) -> A
         scalar = literal.scalar
         part = scalar.WhichOneof("value")
         if part == "primitive":
-            return _primitive(scalar.primitive)
+            primitive = scalar.primitive
+            held = primitive.WhichOneof("value")
+            return getattr(primitive, held) if held in _PLAIN else _primitive(primitive, held)
         if part == "union":
             return _read(scalar.union.value, fetch, depth + 1, offloads)
         if part is None:
@@ -70,15 +72,12 @@ def _read(literal: Literal, fetch: Fetch | None, depth: int, offloads: int) -> A
     raise Misfit("a literal without a value")
 
 
-def _primitive(primitive: literals_pb2.Primitive) -> Any:
-    kind = primitive.WhichOneof("value")
+def _primitive(primitive: literals_pb2.Primitive, kind: str | None) -> Any:
     if kind == "datetime":
         return read_timestamp(primitive.datetime)
     if kind == "duration":
         return read_duration(primitive.duration)
-    if kind is None:
-        raise Misfit("a primitive without a value")
-    return getattr(primitive, kind)
+    raise Misfit("a primitive without a value")
 
 
 def _list(collection: literals_pb2.LiteralCollection, fetch: Fetch | None, depth: int, offloads: int) -> list[Any]:
@@ -139,6 +138,8 @@ def _struct_value(value: Value, depth: int) -> Any:
         return [_struct_value(item, depth + 1) for item in value.list_value.values]
     return None if kind is None or kind == "null_value" else getattr(value, kind)
 
+
+_PLAIN = frozenset({"integer", "float_value", "string_value", "boolean"})  # Python's own values already
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "blob": _blob,

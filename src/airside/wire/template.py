@@ -106,10 +106,10 @@ class RequestedTask(Task):
     @classmethod
     def of(cls, request: connector_pb2.CreateTaskRequest, **parts: Any) -> RequestedTask:
         """A task of a request with the parts that are known already."""
-        task = cls.__new__(cls)
-        object.__setattr__(task, "_request", request)
+        task, put = cls.__new__(cls), object.__setattr__
+        put(task, "_request", request)
         for name, value in parts.items():
-            object.__setattr__(task, name, value)
+            put(task, name, value)
         return task
 
     def __getattr__(self, name: str) -> Any:
