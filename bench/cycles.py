@@ -1,8 +1,8 @@
 """Full life cycles a second, in a process of its own: create, two polls, outputs written.
 
-`python bench/cycles.py bare PORT COUNT` only makes the RPCs; with `file` and `memory` the engine runs the jobs, each
-commit on the disk or none. They all hand in the jobs at once, and have up to 64 calls of a kind under way. `resume`
-takes up so many jobs after a kill. Each prints its seconds.
+`python bench/cycles.py bare PORT COUNT FOLDER` only makes the RPCs; with `file` and `memory` the engine runs the jobs,
+each commit on the disk or none, and keeps its files in a new folder in that one. They all hand in the jobs at once, and
+have up to 64 calls of a kind under way. `resume` takes up so many jobs after a kill. Each prints its seconds.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ async def by_engine(store: str, port: int, count: int) -> float:
     return seconds
 
 
-async def bare(port: int, count: int) -> float:
+async def bare(port: int, count: int, _: Path) -> float:
     """The same calls from a loop that does nothing else, not even look at what it gets."""
     import grpc.aio
     from flyteidl.admin import agent_pb2 as admin
@@ -89,18 +89,16 @@ async def bare(port: int, count: int) -> float:
         return time.perf_counter() - began
 
 
-async def by_file(port: int, count: int) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        return await by_engine(str(Path(folder) / "engine.db"), port, count)
+async def by_file(port: int, count: int, folder: Path) -> float:
+    return await by_engine(str(folder / "engine.db"), port, count)
 
 
-async def in_memory(port: int, count: int) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["AIRSIDE_STATE"] = folder
-        return await by_engine(":memory:", port, count)
+async def in_memory(port: int, count: int, folder: Path) -> float:
+    os.environ["AIRSIDE_STATE"] = str(folder)
+    return await by_engine(":memory:", port, count)
 
 
-async def resume(port: int, count: int) -> float:
+async def resume(port: int, count: int, folder: Path) -> float:
     """An engine on a store as a kill leaves it, with so many jobs that were being watched: until it drives them all."""
     from airside import Engine, Phase, TaskTemplate, kwtypes
     from airside.engine.database import Database
@@ -108,23 +106,22 @@ async def resume(port: int, count: int) -> float:
     from airside.engine.job import Stage, changed
 
     task = TaskTemplate(name="echo", task_type=TASK_TYPE, inputs=kwtypes(x=int), outputs=kwtypes(x=int))
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "engine.db"
-        with Database(store) as database, database.transaction():
-            for n in range(count):
-                made = prepare(task, {"x": n}, state=store.parent)
-                database.add(made.record, made.template, made.inputs)
-                created = time.time()
-                watching = {"stage": Stage.WATCHING, "phase": Phase.RUNNING, "created_at": created, "meta": b"job"}
-                database.save(changed(made.record.job, **watching))
-        began = time.perf_counter()
-        async with Engine(store, endpoint=f"127.0.0.1:{port}") as engine:
-            seconds = time.perf_counter() - began
-            assert engine.unfinished == count, engine.unfinished
+    store = folder / "engine.db"
+    with Database(store) as database, database.transaction():
+        for n in range(count):
+            made = prepare(task, {"x": n}, state=store.parent)
+            database.add(made.record, made.template, made.inputs)
+            created = time.time()
+            watching = {"stage": Stage.WATCHING, "phase": Phase.RUNNING, "created_at": created, "meta": b"job"}
+            database.save(changed(made.record.job, **watching))
+    began = time.perf_counter()
+    async with Engine(store, endpoint=f"127.0.0.1:{port}") as engine:
+        seconds = time.perf_counter() - began
+        assert engine.unfinished == count, engine.unfinished
     return seconds
 
 
-SIDES: Mapping[str, Callable[[int, int], Awaitable[float]]] = {
+SIDES: Mapping[str, Callable[[int, int, Path], Awaitable[float]]] = {
     "bare": bare,
     "file": by_file,
     "memory": in_memory,
@@ -133,8 +130,9 @@ SIDES: Mapping[str, Callable[[int, int], Awaitable[float]]] = {
 
 
 def main() -> None:
-    side, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    print(asyncio.run(SIDES[side](port, count)))  # type: ignore[arg-type]
+    side, port, count, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    made = Path(tempfile.mkdtemp(prefix=f"{side}-", dir=folder))
+    print(asyncio.run(SIDES[side](port, count, made)))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

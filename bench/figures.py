@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.calls import ATTEMPT, DONE, RUNNING, Call, create_call, get_call
 from bench.errors import BenchError
@@ -181,12 +182,14 @@ def engine_cycles(figure: str, effort: Effort) -> list[Measurement]:
     """Full life cycles a second: the engine, each commit on the disk or none, against a loop that only makes the calls.
 
     Engine and service are processes of their own. The figures beside "the bound" are not relative, so they mean
-    something on two processors that nobody else uses.
+    something on two processors that nobody else uses. All files are deleted at the end: for minutes after files were
+    deleted, ext4 makes new ones slowly.
     """
-    with serving(AIRSIDE.with_modules("echo_twice")) as served:
-        sides = {side: partial(_cycles, side, served.port, effort.cycles) for side in ("file", "memory", "bare")}
+    with TemporaryDirectory() as folder, serving(AIRSIDE.with_modules("echo_twice")) as served:
+        place = served.port, folder
+        sides = {side: partial(_cycles, side, effort.cycles, *place) for side in ("file", "memory", "bare")}
         rates = in_turns(effort.load_rounds, sides)
-        resumed = [_cycles_seconds("resume", served.port, RESUMED) for _ in range(effort.load_rounds)]
+        resumed = [_cycles_seconds("resume", RESUMED, *place) for _ in range(effort.load_rounds)]
     bound = "the bound"
     half = Bound(0.5, least=True)
     return [
@@ -221,12 +224,12 @@ def _after_warm_up(rounds: int, sides: Mapping[str, Callable[[], float]]) -> dic
     return {name: samples[1:] for name, samples in in_turns(rounds + 1, sides).items()}
 
 
-def _cycles(side: str, port: int, count: int) -> float:
-    return count / _cycles_seconds(side, port, count)
+def _cycles(side: str, count: int, port: int, folder: str) -> float:
+    return count / _cycles_seconds(side, count, port, folder)
 
 
-def _cycles_seconds(side: str, port: int, count: int) -> float:
-    return float(_output((sys.executable, "cycles.py", side, str(port), str(count))))
+def _cycles_seconds(side: str, count: int, port: int, folder: str) -> float:
+    return float(_output((sys.executable, "cycles.py", side, str(port), str(count), folder)))
 
 
 def _import_seconds(environment: Path, statement: str) -> float:

@@ -17,7 +17,7 @@ from airside import AsyncAgent, Engine, Phase, Resource, Retry, Task, TaskTempla
 from airside.engine.database import Record
 from airside.engine.job import Stage
 from airside.engine.store import Store
-from airside.engine.workers import Workers
+from airside.engine.worker import Worker
 
 DAY = 24 * 3600.0
 LATEST = 300.0
@@ -98,13 +98,13 @@ class Napping(AsyncAgent[Nap]):
 @pytest.mark.parametrize("jobs", [1000, pytest.param(20_000, marks=pytest.mark.faults)])
 def test_a_day_of_jobs(jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     loop, agent, began = PatientLoop(), Napping(), time.monotonic()
-    write, run = Store._write, Workers.run
+    write, run = Store._write, Worker.run
 
-    async def run_and_wait(self: Workers, *what: Any, **more: Any) -> Any:
+    async def run_and_wait(self: Worker, *what: Any, **more: Any) -> Any:
         return await loop.busy(asyncio.ensure_future(run(self, *what, **more)))
 
     monkeypatch.setattr(Store, "_write", lambda self, what: loop.busy(write(self, what)))
-    monkeypatch.setattr(Workers, "run", run_and_wait)
+    monkeypatch.setattr(Worker, "run", run_and_wait)
     with monkeypatch.context() as patch, asyncio.Runner(loop_factory=lambda: loop) as runner:
         patch.setattr(time, "monotonic", lambda: loop.now)
         patch.setattr(time, "time", lambda: EPOCH + loop.now)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from airside import MissingExtra, UsageError
+from airside import MissingExtra, Retry, UsageError
 from airside.wire import storage
 
 
@@ -33,6 +34,35 @@ def test_an_interrupted_write_leaves_the_old_content_and_no_draft(
         with pytest.raises(KeyboardInterrupt):
             storage.write(uri, b"new")
     assert storage.read(uri) == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["outputs.pb"]
+
+
+def test_put_makes_the_folder_and_replaces_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "0" / "outputs.pb"
+    for uri, data in ((str(path), b"first"), (str(path), b"second, and longer"), (path.as_uri(), b"3")):
+        storage.put(uri, data)
+        assert path.read_bytes() == data
+    assert [entry.name for entry in path.parent.iterdir()] == ["outputs.pb"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    storage.put(str(tmp_path / "empty"), b"")
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_put_goes_on_after_a_short_write_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, write, room = str(tmp_path / "outputs.pb"), os.write, 10
+
+    def a_little(file: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room -= 1
+        return write(file, data[:1])
+
+    monkeypatch.setattr(os, "write", a_little)
+    storage.put(uri, b"12345678")
+    assert storage.read(uri) == b"12345678"
+    with pytest.raises(Retry, match=r"other cannot be written: No space left on device\.$"):
+        storage.put(str(tmp_path / "other"), b"123")
     assert [entry.name for entry in tmp_path.iterdir()] == ["outputs.pb"]
 
 

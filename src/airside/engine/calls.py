@@ -24,7 +24,7 @@ from airside.engine.job import (
     Refused,
     Trouble,
 )
-from airside.engine.outputs import UNREADABLE, Settled, settle
+from airside.engine.outputs import UNREADABLE, keep, packed, settle
 from airside.engine.rundir import RunDir
 from airside.engine.submission import Submission
 from airside.model import (
@@ -67,7 +67,7 @@ class Order:
     folder: RunDir
     agent: Agent
     names: Mapping[str, Mapping[str, str]] | None = None
-    submission: Callable[[], Awaitable[tuple[bytes, bytes]]]
+    submission: Callable[[], Awaitable[Submission]]
     cached: Callable[[], Awaitable[Record | None]]
     run: Callable[..., Awaitable[Any]]
 
@@ -184,25 +184,26 @@ async def _last_look(order: Order) -> Observation | None:
 
 async def _task(order: Order) -> Task | Refused:
     """The task of an attempt; what stops it from being made ends the attempt before any call."""
-    template, inputs = await order.submission()
+    submission = await order.submission()
     try:
-        made: Task = await order.run(_make_task, order, template, inputs)
-        return made
+        await order.run(_lay_out, order.folder, submission)
+        connection = await _connection(order)
+        parts = order.folder, order.job.attempt, connection
+        task = submission.task(*parts) if submission.is_quick else await asyncio.to_thread(submission.task, *parts)
+        inputs = task.inputs
+        if not order.agent.joins_creates and isinstance(inputs, LiteralValues) and inputs.has_offloaded:
+            await asyncio.to_thread(inputs.prefetch)  # a service does it itself, and may see what is out of reach here
     except Exception as exc:  # noqa: BLE001 - as told above
         return Refused(order.job.attempt, refused(exc), after=_after(exc))
-
-
-def _make_task(order: Order, template: bytes, inputs: bytes) -> Task:
-    folder, attempt = order.folder, order.job.attempt
-    folder.make()
-    storage.write(folder.inputs, inputs, durable=False)  # the store has them
-    submission = Submission.read(template, inputs)
-    if submission.uses_template_file:
-        storage.write(folder.template, template, durable=False)
-    task = submission.task(folder, attempt, connect(order.names or {}))
-    if isinstance(task.inputs, LiteralValues) and not order.agent.joins_creates:
-        task.inputs.prefetch()  # a service does it itself, and may see what is out of reach here
     return task
+
+
+def _lay_out(folder: RunDir, submission: Submission) -> None:
+    """Write what the agent may look for; the store has it too."""
+    folder.make()
+    storage.put(folder.inputs, submission.inputs)
+    if submission.uses_template_file:
+        storage.put(folder.template, submission.template)
 
 
 async def _cached(order: Order) -> Answered | None:
@@ -213,13 +214,13 @@ async def _cached(order: Order) -> Answered | None:
     attempt, job = order.job.attempt, found.job
     from_prefix = RunDir(job.id, found.root).output_prefix(job.attempt)
     submission, to_prefix = await order.submission(), order.folder.output_prefix(attempt)
-    if not await order.run(_copy_outputs, *submission, from_prefix, to_prefix):
+    if not await asyncio.to_thread(_copy_outputs, submission, from_prefix, to_prefix):
         return None
     return Answered(attempt, Resource(Phase.SUCCEEDED, message=f"The outputs of {job.id}, {FROM_CACHE}"))
 
 
-def _copy_outputs(template: bytes, inputs: bytes, from_prefix: str, to_prefix: str) -> bool:
-    if not Submission.read(template, inputs).declared_outputs:
+def _copy_outputs(submission: Submission, from_prefix: str, to_prefix: str) -> bool:
+    if not submission.declared_outputs:
         return True
     try:
         data = storage.read(storage.join(from_prefix, OUTPUTS_FILE))
@@ -256,17 +257,19 @@ async def _settled(order: Order, resource: Resource) -> Observation:
     attempt, is_success = order.job.attempt, resource.phase.is_success
     if not is_success and not isinstance(resource.outputs, OutputsAt):
         return Answered(attempt, replace(resource, outputs=None))
-    template, inputs = await order.submission()
-    settled, unsafe = await order.run(_settle, resource, template, inputs, order.folder.output_prefix(attempt))
+    declared, prefix = (await order.submission()).declared_outputs, order.folder.output_prefix(attempt)
+    data = packed(resource, declared)
+    if data is not None:
+        settled, unsafe = await order.run(keep, resource, data, prefix)
+    elif isinstance(resource.outputs, OutputsAt):  # wherever that is, it must not keep others waiting
+        settled, unsafe = await asyncio.to_thread(settle, resource, declared, prefix)
+    else:
+        settled, unsafe = await order.run(settle, resource, declared, prefix)
     if settled.code == UNREADABLE:
         if is_success:  # the storage is away: the job is over, but ask again
             return Faulted(attempt, settled.message)
         settled, unsafe = replace(resource, outputs=None), None
     return Answered(attempt, settled, unsafe)
-
-
-def _settle(resource: Resource, template: bytes, inputs: bytes, output_prefix: str) -> Settled:
-    return settle(resource, Submission.read(template, inputs).declared_outputs, output_prefix)
 
 
 async def _links(agent: Agent, meta: bytes) -> tuple[LogLink, ...]:

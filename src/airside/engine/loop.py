@@ -39,7 +39,8 @@ from airside.engine.lane import Lane
 from airside.engine.machine import Step, step
 from airside.engine.rundir import RunDir
 from airside.engine.store import Store
-from airside.engine.workers import Workers
+from airside.engine.submission import Submission
+from airside.engine.worker import Worker
 from airside.model import Phase, Resource, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import Agent
@@ -136,7 +137,7 @@ class Loop:
         self._own: dict[str, asyncio.Future[None]] = {}
         self._coming: set[str] = set()
         self._recent: dict[str, tuple[bytes, bytes]] = {}
-        self._workers = Workers()
+        self._worker = Worker()
         self._adopting = asyncio.Lock()
         self._finding: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -183,7 +184,7 @@ class Loop:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=GRACE)
-        self._workers.close()
+        self._worker.close()
 
     async def adopt(self, *, resumed: bool = False) -> None:
         """Take up the jobs that are in the store and not here yet: of an earlier engine, or of another process."""
@@ -355,7 +356,7 @@ class Loop:
             names=record.source.get("connection") if entry.driver.agent.takes_connection else None,
             submission=partial(self._read, job.id),
             cached=partial(self._cached, record),
-            run=asyncio.to_thread if storage.is_remote(record.root) else self._workers.run,
+            run=asyncio.to_thread if storage.is_remote(record.root) else self._worker.run,
         )
 
     async def _look_again(self, entry: Entry) -> None:
@@ -364,11 +365,11 @@ class Loop:
             entry.driver = await self._driver(entry.submitted)
             entry.job = changed(entry.job, rules=entry.driver.rules)
 
-    async def _read(self, job_id: str) -> tuple[bytes, bytes]:
-        recent = self._recent.get(job_id)
-        if recent is not None:
-            return recent
-        return await self._store.read(lambda database: database.submission(job_id))
+    async def _read(self, job_id: str) -> Submission:
+        handed_in = self._recent.get(job_id)
+        if handed_in is None:
+            handed_in = await self._store.read(lambda database: database.submission(job_id))
+        return Submission.read(*handed_in)
 
     def _remember(self, job_id: str, template: bytes, inputs: bytes) -> None:
         """Keep what was handed in at hand, within bounds: a job that is over soon asks for it twice."""

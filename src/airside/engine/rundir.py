@@ -39,9 +39,16 @@ class RunDir:
         """Make the folder, unless it is in an object store. Blocks. Raises `UsageError` if it cannot be written."""
         if not self.root.startswith("/"):
             return
+        try:
+            os.mkdir(self.root, 0o700)  # noqa: PTH102 - inputs may be private; a Path takes longer than the call
+        except OSError:
+            self._make_all()
+
+    def _make_all(self) -> None:
+        """The same for a folder that is there, or whose parents are not."""
         root = Path(self.root)
         try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)  # inputs may be private
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as exc:
             raise UsageError(
                 f"{root.parent} cannot be written ({exc.strerror}); set {VARIABLE} to another folder."

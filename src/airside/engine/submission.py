@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Self
 
 from flyteidl2.core.tasks_pb2 import TaskTemplate as TaskMessage
@@ -16,6 +17,10 @@ from airside.wire.template import create_request, key_of, read_interface, read_r
 from airside.wire.types import to_literal_type
 
 PROJECT = DOMAIN = "local"
+SMALL = 16 * 1024
+"""Bytes of inputs, or of a template, that are read so quickly that a thread would take longer."""
+
+Types = Mapping[str, Any]
 
 
 class Submission:
@@ -30,17 +35,16 @@ class Submission:
     ) -> None:
         self._message = write_template(template)
         self._message.id.project, self._message.id.domain = project, domain
-        self._declared = _types(template.inputs, "inputs")
-        self.declared_outputs = _types(template.outputs, "outputs")
+        self._declared: Types = _types(template.inputs, "inputs")
+        self.declared_outputs: Types = _types(template.outputs, "outputs")
         self.inputs = pack(template.complete(inputs), self._declared, where="inputs").data
 
     @classmethod
     def read(cls, template: bytes, inputs: bytes) -> Self:
-        """A submission out of what `template` and `inputs` were."""
+        """A submission out of what `template` and `inputs` were. Templates that were read lately are not read again."""
         made = cls.__new__(cls)
-        made._message = TaskMessage.FromString(template)
-        declared = read_interface(made._message)
-        made._declared, made.declared_outputs = dict(declared.inputs or {}), dict(declared.outputs or {})
+        read = _read if len(template) <= SMALL else _read.__wrapped__
+        made._message, made._declared, made.declared_outputs = read(template)
         made.inputs = inputs
         return made
 
@@ -49,6 +53,11 @@ class Submission:
         """The serialised template."""
         data: bytes = self._message.SerializeToString()
         return data
+
+    @property
+    def is_quick(self) -> bool:
+        """True if `task` neither blocks nor takes long."""
+        return len(self.inputs) <= SMALL and not self._message.container.args
 
     @property
     def uses_template_file(self) -> bool:
@@ -77,6 +86,14 @@ class Submission:
         )
         request = create_request(message, self.inputs, prefix, execution, connection)
         return read_request(request, key=key_of(request))
+
+
+@lru_cache(maxsize=256)
+def _read(template: bytes) -> tuple[TaskMessage, Types, Types]:
+    """A template with its inputs and outputs. Shared: nobody may change it."""
+    message = TaskMessage.FromString(template)
+    declared = read_interface(message)
+    return message, declared.inputs or {}, declared.outputs or {}
 
 
 def _types(annotations: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Threads for the many small pieces of work that read and write files: cheaper than the loop's own executor."""
+"""A thread for the many small pieces of work that read and write files: cheaper than the loop's own executor."""
 
 from __future__ import annotations
 
@@ -7,74 +7,69 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
-THREADS = 2
+MANY = 32
+"""How many pieces of work may be done before the loop is told, though there is more to do."""
 
-P = ParamSpec("P")
 T = TypeVar("T")
-Work = tuple[asyncio.Future[Any], Callable[[], Any]]
+Ts = TypeVarTuple("Ts")
+Work = tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
-class Workers:
-    """Runs functions on a few threads. All that is done by the time the loop looks is told in one wake-up.
+class Worker:
+    """Runs functions on one thread, in turn. What was done in one go is told in one wake-up of the loop.
 
-    Use it on one loop; `close` it there. Its threads begin with the first work.
+    More threads would be slower: each system call gives up the interpreter, and all would wait for it in a queue.
+    Use it on one loop; `close` it there. The thread begins with the first work.
 
     >>> async def main():
-    ...     workers = Workers()
+    ...     worker = Worker()
     ...     try:
-    ...         return await workers.run(sorted, [3, 1, 2])
+    ...         return await worker.run(sorted, [3, 1, 2])
     ...     finally:
-    ...         workers.close()
+    ...         worker.close()
     >>> asyncio.run(main())
     [1, 2, 3]
     """
 
-    def __init__(self, threads: int = THREADS) -> None:
-        self._count = threads
+    def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._told = False
-        self._threads: list[threading.Thread] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
-    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """What `work` returns, or its error."""
-        if self._loop is None:
+        if self._thread is None:
             self._start()
-        assert self._loop is not None  # noqa: S101 - it has just been started
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put((future, lambda: work(*args, **kwargs)))
-        return await future
+        self._queue.put((future, work, args))
+        return future
 
     def close(self) -> None:
-        """Let the threads end after what they have begun; what waits is not begun."""
+        """Let the thread end after what it has begun; what waits is not begun."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        for _ in self._threads:
-            self._queue.put(None)
+        self._queue.put(None)
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for number in range(self._count):
-            thread = threading.Thread(target=self._main, name=f"airside-files-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._thread = threading.Thread(target=self._main, name="airside-files", daemon=True)
+        self._thread.start()
 
     def _main(self) -> None:
         while (found := self._queue.get()) is not None:
-            future, work = found
+            future, work, args = found
             try:
-                self._done.append((future, work(), None))
+                self._done.append((future, work(*args), None))
             except BaseException as exc:  # noqa: BLE001 - it is for whoever waits
                 self._done.append((future, None, exc))
-            del found, future, work
-            if not self._told:
+            del found, future, work, args
+            if not self._told and (self._queue.empty() or len(self._done) >= MANY):
                 self._tell()
 
     def _tell(self) -> None:
-        assert self._loop is not None  # noqa: S101 - there is work, so it was started
         self._told = True
         try:
             self._loop.call_soon_threadsafe(self._settle)
