@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
+from airside.engine.copier import copier
 from airside.engine.job import Job, Stage, Verdict
 from airside.engine.rows import Rows
 from airside.model import LogLink, Phase, TaskType, UsageError
@@ -51,6 +52,10 @@ class Record:
     attended: bool = False
     cache_key: str = ""
     reads_cache: bool = True
+
+
+with_job = copier(Record)
+"""The record with another `job`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import inf
-from typing import Any
 
+from airside.engine.copier import copier
 from airside.model import LogLink, Phase, Resource
 
 
@@ -127,22 +127,8 @@ class Job:
         return inf if self.active_timeout is None else self.queued_at + self.active_timeout
 
 
-def changed(job: Job, **changes: Any) -> Job:
-    """The job with some fields changed: `dataclasses.replace`, ten times as fast, for it is done at every step.
-
-    >>> changed(Job(id="r1"), attempt=2).attempt
-    2
-    """
-    if not changes.keys() <= _NAMES:
-        raise TypeError(f"a job has no {', '.join(changes.keys() - _NAMES)}")
-    made = object.__new__(Job)
-    for name, put in _PUT:
-        put(made, changes[name] if name in changes else getattr(job, name))
-    return made
-
-
-_NAMES = frozenset(field.name for field in fields(Job))
-_PUT = tuple((field.name, getattr(Job, field.name).__set__) for field in fields(Job))
+changed = copier(Job)
+"""The job with some fields changed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from airside.engine.attendance import forget, is_attended
 from airside.engine.calls import Order, carry_out
-from airside.engine.database import Event, Record, StoreError
+from airside.engine.database import Event, Record, StoreError, with_job
 from airside.engine.job import (
     Abort,
     Action,
@@ -100,7 +100,7 @@ class Entry:
 
     def record(self, job: Job) -> Record:
         """The job with what its submitter said of it."""
-        return replace(self.submitted, job=job)
+        return with_job(self.submitted, job=job)
 
 
 Listener = Callable[[Entry, Job, str], None]
