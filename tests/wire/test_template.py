@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -62,6 +63,7 @@ TEMPLATE = TaskTemplate(
     cache=True,
     cache_version="1",
 )
+TINY = TaskTemplate(name="t", task_type="echo", inputs=kwtypes(x=int))
 
 
 def request_for(template: TaskTemplate, **values: Any) -> connector_pb2.CreateTaskRequest:
@@ -240,6 +242,24 @@ def test_a_proxied_task_keeps_its_template_and_inputs() -> None:
     assert proxied.template == request.template
     assert dict(wire.read_request(proxied, key="").inputs) == dict(wire.read_request(request, key="").inputs)
     assert proxied.task_execution_metadata == request.task_execution_metadata
+
+
+def test_a_proxied_task_keeps_what_nobody_here_knows() -> None:
+    request = connector_pb2.CreateTaskRequest.FromString(
+        request_for(TINY, x=1).SerializeToString() + b"\xfa\x3e\x05later"  # field 1007
+    )
+    request.connection.secrets["token"] = "from the caller"
+    own = Connection(secrets={"token": "our own"})
+    proxied = wire.write_request(wire.read_request(request, key="", connection=own))
+    assert proxied.SerializeToString().count(b"\xfa\x3e\x05later") == 1
+    assert dict(proxied.connection.secrets) == {"token": "our own"}
+    assert dict(request.connection.secrets) == {"token": "from the caller"}
+
+
+def test_a_task_with_other_inputs_is_written_with_them() -> None:
+    task = replace(wire.read_request(request_for(TINY, x=1), key=""), inputs={"x": 2})
+    again = wire.read_request(wire.write_request(task), key="")
+    assert (again.inputs["x"], again.type) == (2, task.type)
 
 
 def test_the_sync_stream_carries_the_same_task() -> None:

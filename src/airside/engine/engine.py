@@ -76,7 +76,7 @@ def prepare(
     source = {**(source or {}), **({"connection": names} if names else {})}
     submission = Submission(task, inputs, project=source.get("project", ""), domain=source.get("domain", ""))
     limit = task.timeout if timeout is None else timeout
-    folder = new_run(state, outputs)
+    template, folder = submission.template, new_run(state, outputs)
     now = time.time()
     job = Job(
         id=folder.run_id,
@@ -92,10 +92,10 @@ def prepare(
         task_type=task.type,
         root=folder.root,
         source=source,
-        cache_key=cache_key(submission.template, submission.inputs),
+        cache_key=cache_key(template, submission.inputs) if task.cache else "",
         reads_cache=cache,
     )
-    return Submitted(record=record, template=submission.template, inputs=submission.inputs)
+    return Submitted(record=record, template=template, inputs=submission.inputs)
 
 
 class Engine:

@@ -88,7 +88,7 @@ def new_run(state: Path | None = None, outputs: str | None = None) -> RunDir:
     """
     run_id = secrets.token_hex(8)
     if outputs is None:
-        return RunDir(run_id, str((state or state_dir()) / "runs" / run_id))
+        return RunDir(run_id, f"{state or state_dir()}/runs/{run_id}")
     scheme, separator, rest = outputs.partition("://")
     if not separator:
         return RunDir(run_id, str(Path(outputs).expanduser().absolute() / run_id))

@@ -112,6 +112,11 @@ class RequestedTask(Task):
             put(task, name, value)
         return task
 
+    @property
+    def request(self) -> connector_pb2.CreateTaskRequest | None:
+        """The request as it came, not to be changed; None if parts of the task were replaced since."""
+        return getattr(self, "_request", None)
+
     def __getattr__(self, name: str) -> Any:
         read = self._LATER.get(name)
         if read is None:
@@ -248,7 +253,14 @@ def create_request(
 
 
 def write_request(task: Task) -> connector_pb2.CreateTaskRequest:
-    """The create request of a task: template and inputs untouched, or made of its parts."""
+    """The create request of a task: the one it came with, with its own connection; or made of its parts."""
+    if isinstance(task, RequestedTask) and task.request is not None:
+        request = connector_pb2.CreateTaskRequest()
+        request.CopyFrom(task.request)
+        request.ClearField("connection")
+        if task.connection is not None:
+            request.connection.CopyFrom(write_connection(task.connection))
+        return request
     template = task.template
     if template is None:
         template = _write_parts(task.type, task.interface, task.config, task.sql, task.container)
