@@ -43,6 +43,7 @@ class Job:
     links: tuple[LogLink, ...] = ()
     answer: bytes = b""
     fresh_at: float = float("-inf")
+    known_at: float = float("-inf")  # when the refresh began that found something last
     refresh: asyncio.Future[None] | None = None
     refreshing_since: float = 0.0
     # -- when to refresh

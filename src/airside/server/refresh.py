@@ -21,16 +21,22 @@ from airside.server.job import NEVER, Job, call_limit, correlation_of
 from airside.server.latency import Latency
 from airside.server.schedule import CLOSE, Schedule
 from airside.server.standin import StandIn, real
-from airside.server.tolerance import faulty, found, missing, recovered
+from airside.server.tolerance import MAX_BACKOFF, faulty, found, missing, recovered
 from airside.server.unexpected import explained
 from airside.wire.status import failure
 
 log = logging.getLogger("airside.server")
 
 LEAD = 1.0
-"""Seconds, beyond the agent's p95 latency, by which a refresh precedes the expected ask."""
+"""Seconds, beyond the agent's p95 latency, by which an answer that was fetched for an ask may be older than the ask."""
 SLACK = 0.5
 """Seconds by which an ask may come later than expected and still find the refresh that was made for it."""
+EAGER = 6
+"""Failures in a row up to which a refresh that an ask waits for, or soon will, is repeated eagerly:"""
+EAGER_PAUSE = 0.5
+"""... within so many seconds, unless the backend asked for more."""
+WAITED = 2.0
+"""Seconds for which an ask may wait."""
 _TICK = 0.001  # seconds: less is no time left
 BATCH = 100
 """Jobs in one call of `get_many`."""
@@ -94,7 +100,7 @@ class Refresher:
         limit = job.agent.settings.call_timeout + OVERDUE
         latency = self._latency.get(real(job.agent))
         if self.by_itself and not job.was_abandoned and latency is not None and latency.is_known:
-            limit = min(limit, latency.p95 + LEAD)
+            limit = min(limit, latency.p95 + LEAD - SLACK)
         return job.refreshing_since + limit - time.monotonic()
 
     def expect(self, job: Job, now: float) -> None:
@@ -134,14 +140,22 @@ class Refresher:
 
     def is_meant_for(self, job: Job, now: float) -> bool:
         """True if the last answer was fetched ahead of the ask that comes now: it is that ask's own."""
-        return job.is_ahead and now - job.fresh_at < self._lead(job.agent) + SLACK
+        return job.is_ahead and now - job.known_at < self._latency_of(job.agent).p95 + LEAD
 
     def _start_ahead(self, job: Job) -> None:
         job.is_ahead = True
         self._start(job)
 
     def _lead(self, agent: Agent) -> float:
-        return self._latency_of(agent).p95 + LEAD
+        """Seconds before an ask at which its refresh begins: should it come a little late, that is still recent."""
+        return self._latency_of(agent).p95 + LEAD - SLACK
+
+    def _next_ask(self, job: Job) -> float:
+        return job.asked_at + (job.period or self._period.get(real(job.agent), 0.0))
+
+    def _is_awaited(self, job: Job, now: float) -> bool:
+        """True if somebody waits for the refresh of a job, or will soon."""
+        return now < job.asked_at + WAITED or now >= self._next_ask(job) - self._lead(job.agent)
 
     def _start(self, job: Job) -> None:
         if job.refresh is not None:
@@ -171,6 +185,7 @@ class Refresher:
             if not isinstance(job.agent, StandIn):
                 self._latency_of(job.agent).add(time.monotonic() - began)
             job.spare -= 1
+            job.known_at = began
         if job.refresh is asyncio.current_task():  # else it was abandoned
             job.was_abandoned = False
             await self._judge(job, outcome)
@@ -180,7 +195,7 @@ class Refresher:
         agent = real(job.agent)
         if job.period:
             self._period[agent] = job.period
-        next_ask = job.asked_at + (job.period or self._period.get(agent, 0.0))
+        next_ask = self._next_ask(job)
         if job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
         due = max(next_ask - self._lead(job.agent), job.fresh_at + job.fresh_for)
@@ -224,7 +239,8 @@ class Refresher:
         else:
             agent, key = job.agent.name, job.handle.key
             said = explained(error, agent=agent, key=correlation_of(job), told=job.resource.message)
-            resource = faulty(job, error, now, said)
+            is_eager = job.failures < EAGER and self._is_awaited(job, now)
+            resource = faulty(job, error, now, said, longest=EAGER_PAUSE if is_eager else MAX_BACKOFF)
             text = "refresh failed (%d in a row): %s"
             log.info(text, job.failures, said, extra={"agent": agent, "key": key})
         if job.given_up:

@@ -50,10 +50,11 @@ def missing(job: Job, error: NotFound, now: float) -> Resource:
     return replace(_last(job), message=f"The backend does not show the job: {text}. Asking again.")
 
 
-def faulty(job: Job, error: Exception, now: float, text: str = "") -> Resource:
+def faulty(job: Job, error: Exception, now: float, text: str = "", *, longest: float = MAX_BACKOFF) -> Resource:
     """The refresh failed. The last known phase holds until faults have lasted for `fault_tolerance`.
 
-    `text` is what to say of the error, if not its own words.
+    `text` is what to say of the error, if not its own words, `longest` the seconds after which to try again at the
+    latest.
     """
     job.failures += 1
     if job.failures == 1:
@@ -64,14 +65,14 @@ def faulty(job: Job, error: Exception, now: float, text: str = "") -> Resource:
         message = f"The job could not be checked for {lasted:.0f} s: {text}"
         job.given_up = True
         return Resource(Phase.RETRYABLE_FAILED, message=message, code="BackendUnreachable")
-    job.retry_at = now + backoff(job.failures, error)
+    job.retry_at = now + backoff(job.failures, error, longest)
     job.held_until = now + asked_pause(error)
     return replace(_last(job), message=f"The last check failed: {text}. Trying again.")
 
 
-def backoff(failures: int, error: Exception) -> float:
+def backoff(failures: int, error: Exception, longest: float = MAX_BACKOFF) -> float:
     """Seconds to wait after so many failures in a row: doubling with jitter, and as long as the backend asks for."""
-    usual = _jitter(min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
+    usual = _jitter(min(longest, FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)))
     return max(usual, asked_pause(error) * random.uniform(1.0, 1.2))  # noqa: S311 - spreads load
 
 

@@ -26,10 +26,19 @@ PATIENCE = 3.0
 
 
 @dataclass(slots=True, eq=False)
+class BackendCheck:
+    """One call that asked how a job is; `fault` is how it went wrong, if it did. Times are `time.monotonic()`."""
+
+    began: float
+    ended: float = float("inf")
+    fault: str = ""
+
+
+@dataclass(slots=True, eq=False)
 class BackendJob:
     """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`.
 
-    `checks` are when the calls began and ended that asked how it is and went well.
+    `checks` are the calls that asked how it is.
     """
 
     id: str
@@ -38,7 +47,7 @@ class BackendJob:
     ends_at: float
     cancel_asked_at: float | None = None
     cancelled_at: float | None = None
-    checks: list[tuple[float, float]] = field(default_factory=list)
+    checks: list[BackendCheck] = field(default_factory=list)
 
     @property
     def state(self) -> str:
@@ -160,12 +169,14 @@ class FaultyBackend:
         low, high = self.latency
         delay = low * (high / low) ** self._random.random() if low else high
         takes_effect = not fault or self._random.random() < 0.5
+        check = self._note(request, fault)
         await asyncio.sleep(delay / 2)
         status, body = self._carry_out(request) if takes_effect else (500, {})
         await asyncio.sleep(delay / 2)
+        if fault != "hang":
+            check.ended = time.monotonic()
         if not fault:
             self.seconds.append(delay)
-            self._note(request, delay)
         if fault:
             self.failed[fault] += 1
             await self._fail(fault, writer)
@@ -200,10 +211,11 @@ class FaultyBackend:
             job.cancelled_at = job.cancel_asked_at + self.cancel_seconds
         return 200, {"state": job.state}
 
-    def _note(self, request: BackendRequest, seconds: float) -> None:
-        job, now = self.jobs.get(request.path.rpartition("/")[2]), time.monotonic()
+    def _note(self, request: BackendRequest, fault: str) -> BackendCheck:
+        job, check = self.jobs.get(request.path.rpartition("/")[2]), BackendCheck(time.monotonic(), fault=fault)
         if job is not None and request.method == "GET":
-            job.checks.append((now - seconds, now))
+            job.checks.append(check)
+        return check
 
     def _make(self, query: Mapping[str, str]) -> BackendJob:
         key = query["key"]

@@ -115,7 +115,7 @@ def times(bench: Bench, what: What) -> int:
 Virtual = Callable[[Callable[[], Awaitable[None]]], None]
 
 
-def test_a_refresh_comes_ahead_of_the_ask_by_the_p95_and_a_second(virtual: Virtual) -> None:
+def test_a_refresh_comes_ahead_of_the_ask_by_the_p95_and_half_a_second(virtual: Virtual) -> None:
     async def main() -> None:
         backend = Backend(latency=0.5)
         bench = Bench(backend)
@@ -124,7 +124,7 @@ def test_a_refresh_comes_ahead_of_the_ask_by_the_p95_and_a_second(virtual: Virtu
         await bench.poll(job, 10)
         leads = [30.0 * number - (asked - begin) for number, asked in enumerate(backend.asked)]
         assert leads[:2] == pytest.approx([0.0, 0.0])  # the period is learnt from the second ask on
-        assert leads[2:10] == pytest.approx([1.5] * 8)
+        assert leads[2:10] == pytest.approx([1.0] * 8)
         await bench.watch.close()
 
     virtual(main)
@@ -204,7 +204,7 @@ def test_a_slow_backend_is_asked_ahead_too(virtual: Virtual) -> None:
         begin = time.monotonic()
         await bench.poll(job, 8)
         leads = [30.0 * number - (asked - begin) for number, asked in enumerate(backend.asked)]
-        assert leads[3:8] == pytest.approx([9.0] * 5)
+        assert leads[3:8] == pytest.approx([8.5] * 5)
         await bench.watch.close()
 
     virtual(main)
@@ -258,6 +258,42 @@ def test_the_end_of_a_job_is_told_by_the_first_ask_that_comes_long_enough_after_
             late.append(told - end)
             await bench.watch.close()
         assert max(late) <= 30.0 + 0.5 + 1.0  # the next ask, unless it came within p95 + 1 s of the end
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("lateness", [0.0, 0.4, 0.7, 3.0])
+def test_an_ask_that_comes_late_is_told_no_older_truth(virtual: Virtual, lateness: float) -> None:
+    """Its own refresh was made for the time at which it was expected."""
+
+    async def main() -> None:
+        for end in (89.2, 89.4, 89.6, 90.0):
+            backend = Backend(latency=0.2, max_age=0.1)
+            bench = Bench(backend)
+            job, begin = bench.new_job(), time.monotonic()
+            backend.answer = ends_at(begin + end)
+            await bench.poll(job, 3)
+            await asyncio.sleep(90.0 + lateness - (time.monotonic() - begin))
+            resource = await bench.ask(job)
+            assert (resource.phase == Phase.SUCCEEDED) or 90.0 + lateness - end < 0.2 + 1.0
+            await bench.watch.close()
+
+    virtual(main)
+
+
+def test_what_failed_ahead_of_an_ask_is_repeated_until_the_ask_is_over(virtual: Virtual) -> None:
+    async def main() -> None:
+        fails: Sequence[int] = range(3, 8)
+        backend = Backend(latency=0.1, max_age=1.0)
+        backend.answer = lambda _: ConnectionError("reset") if len(backend.asked) - 1 in fails else RUNNING
+        bench = Bench(backend)
+        job, begin = bench.new_job(), time.monotonic()
+        await bench.poll(job, 4)
+        answered = time.monotonic() - begin
+        assert job.resource.message == ""
+        assert answered < 90.0 + 2.0
+        assert max(pauses(backend.asked[3:9])) <= 0.1 + 1.2 * 0.5
+        await bench.watch.close()
 
     virtual(main)
 
