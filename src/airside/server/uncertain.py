@@ -66,6 +66,16 @@ class Uncertain:
         log.warning("a job may be running although nobody needs it: %s", reason, extra=extra)
         self._hooks.tell(Event(what=What.UNCERTAIN, task_type=task_type, key=key, message=reason))
 
+    def foretell(self, *, call: Call, agent: Agent) -> None:
+        """Leave word of a job that is about to be made: if the process is killed now, nothing else will tell of it.
+
+        Not needed of an agent whose repeated create makes no second job.
+        """
+        if agent.settings.create_is_idempotent:
+            return
+        extra = {"agent": agent.name, "key": call.key, "output_prefix": call.output_prefix}
+        log.info("a job is being made; if this process dies before it answers, the job may be running", extra=extra)
+
     def settle(self, key: str, meta: bytes | None = None) -> None:
         """Take a job off the list: it is known to be over, or somebody holds its handle.
 

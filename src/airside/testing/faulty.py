@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import time
 from collections import Counter
@@ -38,13 +39,14 @@ class BackendCheck:
 class BackendJob:
     """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`.
 
-    `checks` are the calls that asked how it is.
+    `maker` is the process id of the service that made it, `checks` are the calls that asked how it is.
     """
 
     id: str
     key: str
     made_at: float
     ends_at: float
+    maker: int = 0
     cancel_asked_at: float | None = None
     cancelled_at: float | None = None
     checks: list[BackendCheck] = field(default_factory=list)
@@ -223,7 +225,7 @@ class FaultyBackend:
         if same:
             return same[0]
         now = time.monotonic()
-        job = BackendJob(f"j{len(self.jobs)}", key, now, now + float(query["seconds"]))
+        job = BackendJob(f"j{len(self.jobs)}", key, now, now + float(query["seconds"]), int(query.get("maker", 0)))
         self.jobs[job.id] = job
         return job
 
@@ -307,7 +309,8 @@ class BareAgent(AsyncAgent[Ticket]):
         """Make the job."""
         seconds = task.config.get("seconds", self.options.seconds)
         once = "&once=1" if self.create_is_idempotent else ""
-        made = await ask("POST", f"{self.options.url}/jobs?key={task.key}&seconds={seconds}{once}")
+        query = f"key={task.key}&seconds={seconds}&maker={os.getpid()}{once}"
+        made = await ask("POST", f"{self.options.url}/jobs?{query}")
         return Ticket(made["id"])
 
     async def get(self, job: Ticket) -> Resource:

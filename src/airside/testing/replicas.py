@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +24,8 @@ class Replica:
     """One process of the service on a port of its own, which it keeps over its deaths.
 
     `agents` are their classes as "module:Class", `options` the tables of airside.toml by agent name. The log, which
-    outlives the process, goes to `log_file`, a JSON object a line.
+    outlives the process, goes to `log_file`, a JSON object a line. `deaths` are when its processes were killed
+    (`time.monotonic()`), by their ids.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Replica:
         self._process: Any = None
         self._pipe: Connection | None = None
         self.metrics_port = 0
-        self.deaths = 0
+        self.deaths: dict[int, float] = {}
 
     @property
     def address(self) -> str:
@@ -58,8 +60,9 @@ class Replica:
 
     async def kill(self) -> None:
         """Die as of a power failure."""
-        self.deaths += 1
+        pid = self._process.pid
         await asyncio.to_thread(self._end)
+        self.deaths[pid] = time.monotonic()
 
     async def stop(self) -> None:
         """End it."""

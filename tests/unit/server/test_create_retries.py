@@ -16,6 +16,7 @@ from airside.sdk.agent import Agent, AgentSettings
 from airside.server.handle import Kind, unseal
 from airside.server.service import Service
 from airside.server.settings import ServerSettings
+from airside.wire.template import key_of
 
 Virtual = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -117,3 +118,25 @@ def test_creates_at_once_share_the_tries(virtual: Virtual) -> None:
         await service.watch.close()
 
     virtual(main)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_word_is_left_of_a_job_before_it_is_made(
+    virtual: Virtual, caplog: pytest.LogCaptureFixture, safe: bool
+) -> None:
+    """Should the process be killed while it is made, only its log can name the job."""
+
+    class Looking(Failing):
+        async def create(self, task: Task, call: Call) -> bytes:
+            said.extend(record.__dict__["key"] for record in caplog.records if "is being made" in record.message)
+            return b"made"
+
+    async def main() -> None:
+        service = Service([Looking(ConnectionError(), 0, safe=safe)], ServerSettings())
+        await service.create(request())
+        await service.watch.close()
+
+    said: list[str] = []
+    with caplog.at_level("INFO", logger="airside.server"):
+        virtual(main)
+    assert said == ([] if safe else [key_of(request())])
