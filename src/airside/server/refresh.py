@@ -35,6 +35,8 @@ EAGER = 6
 """Failures in a row up to which a refresh that an ask waits for, or soon will, is repeated eagerly:"""
 EAGER_PAUSE = 0.5
 """... within so many seconds, unless the backend asked for more."""
+HOPELESS = 12
+"""Failures in a row after which the repeats no longer care when the next ask comes."""
 WAITED = 2.0
 """Seconds for which an ask may wait."""
 _TICK = 0.001  # seconds: less is no time left
@@ -241,6 +243,9 @@ class Refresher:
             said = explained(error, agent=agent, key=correlation_of(job), told=job.resource.message)
             is_eager = job.failures < EAGER and self._is_awaited(job, now)
             resource = faulty(job, error, now, said, longest=EAGER_PAUSE if is_eager else MAX_BACKOFF)
+            opens = self._next_ask(job) - self._lead(job.agent)
+            if job.failures < HOPELESS and now < opens < job.retry_at:
+                job.retry_at = max(opens, job.held_until)
             text = "refresh failed (%d in a row): %s"
             log.info(text, job.failures, said, extra={"agent": agent, "key": key})
         if job.given_up:

@@ -298,6 +298,22 @@ def test_what_failed_ahead_of_an_ask_is_repeated_until_the_ask_is_over(virtual: 
     virtual(main)
 
 
+def test_a_repeat_that_backs_off_comes_before_the_next_ask(virtual: Virtual) -> None:
+    async def main() -> None:
+        backend = Backend(latency=0.1, max_age=1.0)
+        begin = time.monotonic()
+        backend.answer = lambda now: ConnectionError("reset") if begin + 59.0 < now < begin + 89.0 else RUNNING
+        bench = Bench(backend)
+        job = bench.new_job()
+        await bench.poll(job, 4)
+        last = [asked - begin for asked in backend.asked if asked < begin + 90.0][-1]
+        assert last == pytest.approx(90.0 - 0.1 - 0.5, abs=0.02)
+        assert job.resource.message == ""
+        await bench.watch.close()
+
+    virtual(main)
+
+
 def test_a_fault_of_any_kind_keeps_the_last_phase_and_the_retries_back_off(virtual: Virtual) -> None:
     async def main() -> None:
         broken = False
