@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from airside.model import Call, LogLink, Phase, Resource
 from airside.sdk.agent import Agent
 from airside.server.handle import Handle, Kind
+from airside.server.unexpected import explained
 
 if TYPE_CHECKING:
     from airside.server.cancellation import Cancelling
@@ -142,8 +143,9 @@ async def links_of(agent: Agent, handle: Handle) -> tuple[LogLink, ...]:
         return ()
     try:
         links: object = await agent.links(handle.meta)
-    except Exception:  # links are a courtesy
-        log.exception("links failed", extra={"agent": agent.name, "key": handle.key})
+    except Exception as exc:  # noqa: BLE001 - links are a courtesy
+        said = explained(exc, agent=agent.name, key=handle.key)
+        log.warning("links failed: %s", said, extra={"agent": agent.name, "key": handle.key})
         return ()
     return _sound(links, agent, handle.key)
 
