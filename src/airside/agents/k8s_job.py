@@ -5,21 +5,21 @@ The Job's name is made from the key of the attempt, so that Kubernetes itself re
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from airside.agents.faults import fault_of, faults
 from airside.agents.json_values import from_json, is_optional, kind_of
-from airside.agents.k8s_job_client import ACCOUNT, Conflict, ask, client_for, every, own_client
+from airside.agents.k8s_job_client import ACCOUNT, Clients, Conflict, ask, every
 from airside.agents.k8s_job_manifest import (
     GAVE_UP,
     KEY_LABEL,
-    MANAGED,
     Defaults,
     K8sJobTask,
+    is_key,
     job_name,
     manifest_of,
     namespace_of,
@@ -43,7 +43,7 @@ from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
-_FEW = 3  # jobs up to which the list is asked for these alone
+_ONE_LIST = 100  # Jobs that one list is asked for by their keys: the address stays under 4 KB
 _FOLLOW = 20.0  # seconds without a log line after which the pod is looked at again
 
 
@@ -105,17 +105,15 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         if (missing := missing_extra(self)) is not None:
             raise missing
         self._options = options
-        self._hosts = HostAllowList(options.allowed_hosts)
-        self._clients: dict[str, Any] = {}
-        self._client(None)
+        self._clients = Clients(options.kubeconfig, options.context, HostAllowList(options.allowed_hosts))
+        self._clients.get(None)
 
     def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
+        self._clients.close()
 
     def check_credentials(self) -> str:
         """Whose credentials there are for tasks that bring none."""
-        host = self._client(None).configuration.host
+        host = self._clients.get(None).configuration.host
         return f"the configuration for {host}"
 
     def probe(self) -> str:
@@ -135,13 +133,15 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
             if found is None:
                 raise Retry(f"The Job {job_name(task.key)} is there and is not: it is being deleted.") from None
             return found
+        except NotFound as exc:
+            raise Fail(exc.message, code="NamespaceNotFound") from exc
         return self._job(task, made)
 
     def find(self, task: Task, key: str) -> K8sJob | None:
         namespace = namespace_of(task, self._namespace(task.connection), self._options.namespaces)
         jobs = self._jobs(task.connection)
         try:
-            found = ask(jobs.read_namespaced_job, job_name(key), namespace, doing="The Job cannot be read")
+            found = ask(jobs.read_namespaced_job, job_name(key), namespace, doing="The Job cannot be read", user=True)
         except NotFound:
             return None
         if (found.metadata.labels or {}).get(KEY_LABEL) != key:
@@ -159,10 +159,8 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         told: dict[str, Resource | Exception] = {}
         for namespace in dict.fromkeys(job.namespace for job in jobs):
             some = [job for job in jobs if job.namespace == namespace]
-            try:
-                told |= self._look(namespace, some, call)
-            except Exception as exc:  # noqa: BLE001 - the Jobs of another namespace are not to suffer from it
-                told |= dict.fromkeys((_id(job) for job in some), exc)
+            for first in range(0, len(some), _ONE_LIST):
+                told |= self._look_safely(namespace, some[first : first + _ONE_LIST], call)
         return [told[_id(job)] for job in jobs]
 
     def delete(self, job: K8sJob, call: Call) -> None:
@@ -172,11 +170,9 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         order = client.V1DeleteOptions(
             propagation_policy="Foreground", preconditions=client.V1Preconditions(uid=job.uid or None)
         )
-        jobs = self._jobs(call.connection)
-        try:
+        with suppress(NotFound, Conflict), faults():  # gone, or another one of this name
+            jobs = self._jobs(call.connection)
             ask(jobs.delete_namespaced_job, job.name, job.namespace, body=order, doing="The Job cannot be deleted")
-        except (NotFound, Conflict):  # gone, or another one of this name
-            return
 
     def links(self, job: K8sJob) -> Sequence[LogLink]:
         url = self._options.job_url.replace("{namespace}", job.namespace).replace("{name}", job.name)
@@ -201,27 +197,34 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
 
     # -- what is known of Jobs --------------------------------------------------------------------------------------
 
+    def _look_safely(self, namespace: str, jobs: Sequence[K8sJob], call: Call) -> Mapping[str, Resource | Exception]:
+        try:
+            return self._look(namespace, jobs, call)
+        except Exception as exc:  # noqa: BLE001 - the Jobs of another namespace are not to suffer from it
+            return dict.fromkeys((_id(job) for job in jobs), fault_of(exc))
+
     def _look(self, namespace: str, jobs: Sequence[K8sJob], call: Call) -> dict[str, Resource | Exception]:
-        selector = ",".join(f"{name}={value}" for name, value in MANAGED.items())
-        if len(jobs) <= _FEW:
-            keys = ", ".join(job.name.removeprefix(job_name("")) for job in jobs)
-            selector += f",{KEY_LABEL} in ({keys})"
-        api = self._jobs(call.connection)
-        shown = {one.metadata.uid: one for one in every(api.list_namespaced_job, namespace, selector, "Jobs")}
-        pods: dict[str, list[Any]] = {}
-        for pod in every(self._pods(call.connection).list_namespaced_pod, namespace, selector, "pods"):
+        # By their keys, not all that are managed: finished Jobs stay for their ttl, thousands of them on a busy day.
+        keys = {job.name.removeprefix(job_name("")) for job in jobs}
+        selector = f"{KEY_LABEL} in ({','.join(filter(is_key, keys))})"
+        listed = every(self._jobs(call.connection).list_namespaced_job_with_http_info, namespace, selector, "Jobs")
+        pods = every(self._pods(call.connection).list_namespaced_pod_with_http_info, namespace, selector, "pods")
+        shown = {one.metadata.uid: one for one in listed.items}
+        owned: dict[str, list[Any]] = {}
+        for pod in pods.items:
             for owner in pod.metadata.owner_references or ():
-                pods.setdefault(owner.uid, []).append(pod)
+                owned.setdefault(owner.uid, []).append(pod)
         told: dict[str, Resource | Exception] = {}
         for job in jobs:
-            found = shown.get(job.uid)
-            if found is None:
-                told[_id(job)] = NotFound(f"There is no Job {job.name} in {namespace} any more.")
-            else:
-                told[_id(job)] = self._resource(job, found, pods.get(job.uid, []), call)
+            try:
+                told[_id(job)] = self._resource(job, shown.get(job.uid), owned.get(job.uid, []), pods.at, call)
+            except Exception as exc:  # noqa: BLE001 - the other Jobs are not to suffer from it
+                told[_id(job)] = fault_of(exc)
         return told
 
-    def _resource(self, job: K8sJob, found: Any, pods: Sequence[Any], call: Call) -> Resource:
+    def _resource(self, job: K8sJob, found: Any, pods: Sequence[Any], now: float, call: Call) -> Resource:
+        if found is None:
+            raise NotFound(f"There is no Job {job.name} in {job.namespace} any more.")
         resource = replace(resource_of(found, pods), links=self.links(job))
         if resource.phase is Phase.SUCCEEDED:
             return _with_outputs(job, resource, pods)
@@ -229,7 +232,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
             document = OutputsAt(job.output_prefix) if job.outputs and job.output_prefix else None
             return replace(resource, outputs=document)
         trouble = trouble_of(pods)
-        if trouble is not None and time.time() - trouble.since > self._options.pending_timeout:
+        if trouble is not None and now - trouble.since > self._options.pending_timeout:
             self._give_up(job, f"{trouble.code} {trouble.message}", call)
         return resource
 
@@ -273,28 +276,12 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
     def _jobs(self, connection: Connection | None) -> Any:
         from kubernetes import client
 
-        return client.BatchV1Api(self._client(connection))
+        return client.BatchV1Api(self._clients.get(connection))
 
     def _pods(self, connection: Connection | None) -> Any:
         from kubernetes import client
 
-        return client.CoreV1Api(self._client(connection))
-
-    def _client(self, connection: Connection | None) -> Any:
-        """The one client of a connection; with None that of the service itself."""
-        token = connection.secrets.get("token", "") if connection is not None else ""
-        server = connection.configs.get("server", "") if connection is not None else ""
-        if connection is None or not (token and server):
-            return self._known("", lambda: own_client(self._options.kubeconfig, self._options.context))
-        self._hosts.check(server)
-        authority = connection.configs.get("ca", "")
-        name = hashlib.sha256(repr((token, server, authority)).encode()).hexdigest()
-        return self._known(name, lambda: client_for(server, token, authority))
-
-    def _known(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._clients:
-            self._clients[name] = make()
-        return self._clients[name]
+        return client.CoreV1Api(self._clients.get(connection))
 
 
 def _with_outputs(job: K8sJob, resource: Resource, pods: Sequence[Any]) -> Resource:

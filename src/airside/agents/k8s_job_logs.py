@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from airside.agents.k8s_job_manifest import MAIN
+from airside.agents.k8s_job_states import main_of
 from airside.agents.stamped_lines import instant_of, lines_after
 from airside.model import LogLine, NotFound, Retry
 
+_CLOCKS_DIFFER = 60.0  # seconds by which a node's clock may be ahead of ours; what is read twice is given once
 _PAUSE = 0.5  # seconds between two looks at a pod that has not begun
 
 
@@ -39,15 +40,14 @@ def _read(
     from kubernetes.client.exceptions import ApiException
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-    names = [container.name for container in pod.spec.containers]
     more: dict[str, Any] = {}
     if begin is not None:
-        more["since_seconds"] = max(1, int(time.time() - begin.timestamp()) + 2)
+        more["since_seconds"] = max(1, int(time.time() - begin.timestamp() + _CLOCKS_DIFFER))
     try:
         response = pods.read_namespaced_pod_log(
             pod.metadata.name,
             pod.metadata.namespace,
-            container=MAIN if MAIN in names else names[0],
+            container=main_of(pod),
             follow=follow,
             timestamps=True,
             _preload_content=False,

@@ -88,6 +88,15 @@ def job_name(key: str) -> str:
     return f"airside-{key}"
 
 
+def is_key(text: str) -> bool:
+    """True for what can be the key of a Job: handles come from outside.
+
+    >>> is_key("6d0a552d0f5683a7081b65c9bc7a3922"), is_key("a) , b in (c")
+    (True, False)
+    """
+    return text.isascii() and text.isalnum()
+
+
 def namespace_of(task: Task, default: str, allowed: Sequence[str]) -> str:
     """The namespace of a task's Job. `Fail` for one that the service may not use."""
     namespace = task.config.get("namespace") or default

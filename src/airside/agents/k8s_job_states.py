@@ -93,6 +93,12 @@ def said(pods: Sequence[Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def main_of(pod: Any) -> str:
+    """The name of the container that is the task's: `main`, else the first. Statuses come in another order."""
+    names = [one.name for one in pod.spec.containers]
+    return MAIN if MAIN in names else str(names[0])
+
+
 def _unfinished(pod: Any, info: Mapping[str, Any]) -> Resource:
     phase = POD_PHASES.get(pod.status.phase)
     if phase is None:
@@ -151,7 +157,7 @@ def _why(pod: Any, info: Mapping[str, Any]) -> Resource:
 
 
 def _container_failed(pod: Any, state: Any, ended: Any, info: Mapping[str, Any]) -> Resource:
-    name = "" if state.name == MAIN else f"container {state.name}: "
+    name = "" if state.name == main_of(pod) else f"container {state.name}: "
     if ended.reason == "OOMKilled":
         limit = next((one.resources.limits or {} for one in pod.spec.containers if one.name == state.name), {})
         least = f" of {limit['memory']}" if "memory" in limit else ""
@@ -178,12 +184,11 @@ def _states(pod: Any) -> list[Any]:
     if pod is None:
         return []
     states = [*(pod.status.container_statuses or ()), *(pod.status.init_container_statuses or ())]
-    return sorted(states, key=lambda state: state.name != MAIN)
+    return sorted(states, key=lambda state: state.name != main_of(pod))
 
 
 def _main(pod: Any) -> Any:
-    statuses = pod.status.container_statuses or ()
-    return next((one for one in statuses if one.name == MAIN), statuses[0] if statuses else None)
+    return next((one for one in pod.status.container_statuses or () if one.name == main_of(pod)), None)
 
 
 def _ended(state: Any) -> Any:

@@ -54,6 +54,12 @@ class ControlPlane:
         return client.BatchV1Api(self.api)
 
     @property
+    def rbac(self) -> Any:
+        from kubernetes import client
+
+        return client.RbacAuthorizationV1Api(self.api)
+
+    @property
     def kubeconfig(self) -> str:
         return str(self.folder / "admin.conf")
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from airside import Container, kwtypes
 from airside.agents.k8s_job import K8sJobAgent, K8sJobTask
-from airside.model import Call, Connection, Phase
-from airside.sdk.adapt import adapt
+from airside.model import Call, Connection, NotFound, Phase, Resource, Retry
+from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
 
@@ -29,6 +33,17 @@ class K8s(K8sJobAgent):
     """The same, asked more often."""
 
     poll_interval = 0.1
+
+
+@asynccontextmanager
+async def opened(options: Options) -> AsyncIterator[AsyncFace]:
+    """The agent as a service uses it, without the service."""
+    agent = AsyncFace(K8sJobAgent())
+    await agent.open(read_options(agent.options_type, options, "agents.k8s_job"))
+    try:
+        yield agent
+    finally:
+        await agent.close()
 
 
 def echo(**more: Any) -> K8sJobTask:
@@ -161,7 +176,7 @@ async def test_many_jobs_are_asked_for_with_one_list_of_each(plane: Any, options
             metas = [await agent.create(task, Call()) for task in tasks]
             again = await agent.create(tasks[0], Call())
             asked: list[str] = []
-            client = author._client(None)
+            client = author._clients.get(None)
             call = client.call_api
 
             def counted(method: str, url: str, *arguments: Any, **more: Any) -> Any:
@@ -226,6 +241,98 @@ async def test_an_account_without_rights_is_told_so(plane: Any, options: Options
         resource = await h.finish(await h.create(task=echo(), inputs={"n": 1}))
     assert (resource.phase, resource.code) == (Phase.FAILED, "Forbidden")
     assert 'User "plain" cannot' in resource.message
+
+
+async def test_an_account_that_is_refused_for_a_while_ends_no_job(
+    plane: Any, options: Options, namespace: str, tmp_path: Path
+) -> None:
+    config, good = tmp_path / "config", Path(plane.kubeconfig).read_text()
+    async with harness(K8s(), options=options) as h, opened({**options, "kubeconfig": plane.kubeconfig}) as admin:
+        meta = await admin.create(h.task(task=echo(), inputs={"n": 1}), Call())
+    for token, words in (("plain-token", 'User "plain" cannot'), ("expired", "Unauthorized")):
+        config.write_text(good.replace("token: admin-token", f"token: {token}"))
+        async with opened({**options, "kubeconfig": str(config)}) as agent:
+            for ask in (agent.get, agent.delete):
+                with pytest.raises(Retry, match=words):
+                    await ask(meta, Call())
+            config.write_text(good)
+            if token == "expired":  # a client that was refused is made anew
+                assert not (await agent.get(meta, Call())).phase.is_terminal
+
+
+async def test_only_the_jobs_that_are_asked_about_are_listed(options: Options) -> None:
+    async with harness(K8s(), options=options) as h, opened(options) as agent:
+        metas = [await agent.create(h.task(task=echo(), inputs={"n": number}), Call()) for number in range(8)]
+        client, listed = agent.author._clients.get(None), []
+        call = client.call_api
+
+        def counted(*arguments: Any, **more: Any) -> Any:
+            response = call(*arguments, **more)
+            listed.append(len(json.loads(response.read())["items"]))
+            return response
+
+        client.call_api = counted
+        await agent.get_many(metas[:5], Call())
+        assert listed[0] == 5
+        elsewhere = metas[0].replace(b'"airside-', b'"airside-x) , y in (')
+        told = await agent.get_many([elsewhere, *metas[1:3]], Call())
+    assert isinstance(told[0], NotFound | Resource)
+    assert all(isinstance(one, Resource) for one in told[1:])
+
+
+async def test_a_job_that_cannot_be_given_up_leaves_the_others_alone(
+    plane: Any, options: Options, namespace: str
+) -> None:
+    async with harness(K8s(), options=options) as h, opened(options) as admin:
+        stuck = await admin.create(h.task(task=echo(), inputs={"n": 1}), Call())
+        waiting = {"reason": "ErrImagePull", "message": "no such image"}
+        plane.report(namespace, {"phase": "Pending", "containerStatuses": [container(waiting=waiting)]})
+        good = await admin.create(h.task(task=echo(), inputs={"n": 2}), Call())
+    name = f"reader-{time.time_ns()}"
+    rules = [{"apiGroups": ["", "batch"], "resources": ["jobs", "pods"], "verbs": ["list"]}]
+    subjects = [{"kind": "User", "name": "plain", "apiGroup": "rbac.authorization.k8s.io"}]
+    role = {"kind": "Role", "name": name, "apiGroup": "rbac.authorization.k8s.io"}
+    plane.rbac.create_namespaced_role(namespace, {"metadata": {"name": name}, "rules": rules})
+    binding = {"metadata": {"name": name}, "subjects": subjects, "roleRef": role}
+    plane.rbac.create_namespaced_role_binding(namespace, binding)
+    reader = {**options, "kubeconfig": plane.kubeconfig.replace("admin", "plain"), "pending_timeout": 0.5}
+    async with opened(reader) as agent, asyncio.timeout(60):
+        while "cannot be ended" not in str((told := await agent.get_many([stuck, good], Call()))[0]):
+            await asyncio.sleep(0.2)
+    assert isinstance(told[0], Retry)
+    assert isinstance(told[1], Resource)
+
+
+async def test_a_clock_that_is_ahead_of_the_clusters_gives_up_nothing(
+    plane: Any, options: Options, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    async with harness(K8s(), options=options) as h, opened(options) as agent:
+        meta = await agent.create(h.task(task=echo(), inputs={"n": 1}), Call())
+        waiting = {"reason": "ErrImagePull", "message": "no such image"}
+        plane.report(namespace, {"phase": "Pending", "containerStatuses": [container(waiting=waiting)]})
+        monkeypatch.setattr(time, "time", lambda: now() + 3600)
+        assert (await agent.get(meta, Call())).phase is Phase.INITIALIZING
+        monkeypatch.undo()
+    [job] = plane.batch.list_namespaced_job(namespace).items
+    assert job.spec.active_deadline_seconds is None
+
+
+async def test_outputs_are_those_of_the_tasks_container_whatever_its_name(
+    plane: Any, options: Options, namespace: str
+) -> None:
+    pod = {"containers": [{"name": "worker", "image": "w"}, {"name": "agent", "image": "a"}]}
+    task = K8sJobTask(name="m", job={"spec": {"template": {"spec": pod}}}, outputs=kwtypes(n=int))
+    async with harness(K8s(), options={**options, "manifests": True}) as h:
+        job = await h.create(task=task)
+        ended = {"exitCode": 0, "startedAt": None, "finishedAt": None}
+        statuses = [  # a kubelet tells them in the order of their names
+            {**container(terminated={**ended, "message": '{"n": 1}'}), "name": "agent"},
+            {**container(terminated={**ended, "message": '{"n": 2}'}), "name": "worker"},
+        ]
+        await asyncio.to_thread(plane.report, namespace, {"phase": "Succeeded", "containerStatuses": statuses})
+        resource = await h.finish(job, timeout=60)
+    assert dict(resource.outputs or {}) == {"n": 2}, resource.message
 
 
 async def test_a_connection_brings_cluster_and_token(plane: Any, options: Options, namespace: str) -> None:
