@@ -21,6 +21,7 @@ from typing import Any
 
 from airside.agents.docker_container_engine import Engine, Refused
 from airside.agents.docker_container_states import PHASES, resource_of
+from airside.agents.faults import faults
 from airside.agents.jobs import default_state_dir
 from airside.agents.json_values import to_json
 from airside.agents.placeholders import render
@@ -174,11 +175,13 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         return None if PHASES.get(told["State"]["Status"]) is Phase.QUEUED else job
 
     def get(self, job: ContainerJob) -> Resource:
-        return self._resource(job, self._engine.inspect(job.name))
+        with faults():
+            return self._resource(job, self._engine.inspect(job.name))
 
     def get_many(self, jobs: Sequence[ContainerJob]) -> Sequence[Resource | Exception]:
         """One list of the containers; only those that have ended are looked at one by one."""
-        states = self._engine.states(KEY_LABEL)
+        with faults():
+            states = self._engine.states(KEY_LABEL)
         told: list[Resource | Exception] = []
         for job in jobs:
             state = states.get(job.name)
@@ -195,7 +198,7 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
 
     def delete(self, job: ContainerJob) -> None:
         """Stop the container: TERM, then KILL after the grace. It stays, with its log, until it is cleaned up."""
-        with suppress(NotFound):
+        with suppress(NotFound), faults():
             self._engine.stop(job.name, self._options.grace)
 
     def logs(self, job: ContainerJob, *, after: str, limit: int) -> Iterator[LogLine]:
@@ -309,14 +312,13 @@ def _limits(container: Container, options: DockerContainerAgent.Options) -> dict
     try:
         cpus = [amount(text) for text in (container.limits.get("cpu"), options.cpus) if text]
         memory = [size(text) for text in (container.limits.get("memory"), options.memory) if text]
+        gpus = [int(amount(text)) for text in (container.limits.get("gpu"),) if text]
     except ValueError as exc:
         raise Fail(f"The container's limits cannot be read: {exc}.") from exc
     if cpus:
         limits["nano_cpus"] = int(min(cpus) * 1e9)
     if memory:
         limits["mem_limit"] = limits["memswap_limit"] = min(memory)
-    if container.limits.get("gpu"):
-        limits["device_requests"] = [
-            {"Driver": "", "Count": int(amount(container.limits["gpu"])), "Capabilities": [["gpu"]]}
-        ]
+    if gpus:
+        limits["device_requests"] = [{"Driver": "", "Count": gpus[0], "Capabilities": [["gpu"]]}]
     return limits

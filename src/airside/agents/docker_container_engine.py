@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,11 @@ from airside.model import Fail, NotFound, Retry, UsageError
 from airside.model.redaction import redact
 
 _TIMEOUT = 60.0  # seconds for an answer
+_REMOVABLE = ("created", "configured", "initialized", "exited", "stopped", "dead")
 _TAIL = 20  # lines looked through for the last words
 _LONGEST = 500  # characters of a message
+_NO_IMAGE = ("manifest unknown", "name unknown", "not found", "no such image", "does not exist", "statuscode: 404")
+_NO_ACCESS = ("denied", "unauthorized", "authentication required", "forbidden")
 _NO_SUCH_PROGRAM = ("executable file", "no such file or directory", "not found in $path", "permission denied")
 
 
@@ -128,19 +134,41 @@ class Engine:
         return next((line.strip()[:_LONGEST] for line in reversed(lines) if line.strip()), "")
 
     def prune(self, label: str, seconds: float) -> None:
-        """Remove the containers with this label that have ended and are older than this."""
-        filters = {"label": [label], "until": [f"{int(seconds)}s"]}
-        self._ask("Old containers cannot be removed", self._api.prune_containers, filters=filters)
+        """Remove the containers with this label that ended longer ago than this, or were never started.
+
+        The engine's own pruning goes by when a container was made: it would take a long job's result at its end.
+        """
+        since = time.time() - seconds
+        listed = self._ask(
+            "The containers cannot be listed", self._api.containers, all=True, filters={"label": [label]}
+        )
+        for one in listed:
+            if float(one["Created"]) < since and str(one["State"]).lower() in _REMOVABLE:
+                with suppress(NotFound, Refused):
+                    self._remove_if_old(one["Id"], since)
+
+    def _remove_if_old(self, container: str, since: float) -> None:
+        ended = str(self.inspect(container)["State"].get("FinishedAt") or "")
+        if not ended.startswith("0001-") and datetime.fromisoformat(ended).timestamp() >= since:
+            return
+        self._ask("An old container cannot be removed", self._api.remove_container, container)
 
     def _create(self, name: str, settings: Mapping[str, Any]) -> None:
         self._ask("The container was not accepted", self._client.containers.create, name=name, **settings)
 
     def _pull(self, image: str) -> None:
+        """Fetch the image. What goes wrong once the answer has begun is told in it, not by its status."""
+        doing = f"The image {image} cannot be pulled"
         repository, tag = self._docker.utils.parse_repository_tag(image)
         try:
-            self._ask(f"The image {image} cannot be pulled", self._api.pull, repository, tag=tag or "latest")
+            told = self._ask(
+                doing, lambda: list(self._api.pull(repository, tag=tag or "latest", stream=True, decode=True))
+            )
         except NotFound as exc:
             raise Fail(exc.message, code="ImageNotFound") from exc
+        error = next((str(one["error"]) for one in told if one.get("error")), "")
+        if error:
+            raise _not_pulled(f"{doing}: {_words(error)}")
 
     def _ask(self, doing: str, method: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         errors = self._docker.errors
@@ -154,6 +182,13 @@ class Engine:
             raise Retry(f"The container engine does not answer: {_words(exc)}") from exc
 
 
+def _not_pulled(message: str) -> Exception:
+    words = message.lower()
+    if any(one in words for one in _NO_ACCESS):
+        return Fail(message, code="Forbidden")
+    return Fail(message, code="ImageNotFound") if any(one in words for one in _NO_IMAGE) else Retry(message)
+
+
 def _explained(doing: str, exc: Any) -> Exception:
     message = f"{doing}: {_words(exc)}"
     status = exc.status_code or 500
@@ -161,7 +196,9 @@ def _explained(doing: str, exc: Any) -> Exception:
         return Refused(message)
     if status in (401, 403) or "denied" in message:
         return Fail(message, code="Forbidden")
-    return Fail(message, code="InvalidRequest") if status == 400 else Retry(message)
+    if status == 400 or "invalid reference format" in message:
+        return Fail(message, code="InvalidRequest")
+    return Retry(message)
 
 
 def _words(exc: Any) -> str:

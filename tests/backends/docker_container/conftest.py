@@ -34,12 +34,27 @@ runroot="{folder}/run"
 """
 
 
+_REGISTRIES = """\
+short-name-mode="permissive"
+[[registry]]
+location="127.0.0.1:{port}"
+insecure=true
+"""
+_REGISTRY = """\
+version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {folder}/registry}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
 @dataclass(frozen=True)
 class Podman:
     """The engine: its socket, and its own program for a second opinion."""
 
     folder: Path
     env: Mapping[str, str]
+    registry_port: int
 
     @property
     def url(self) -> str:
@@ -58,7 +73,7 @@ class Podman:
 
 
 @pytest.fixture(scope="session")
-def podman(start_process: Callable[..., Any]) -> Iterator[Podman]:
+def podman(start_process: Callable[..., Any], free_port: Callable[[], int]) -> Iterator[Podman]:
     busybox = shutil.which("busybox")
     missing = [name for name in ("podman", "runc") if shutil.which(name) is None] + ([] if busybox else ["busybox"])
     if missing:
@@ -68,8 +83,9 @@ def podman(start_process: Callable[..., Any]) -> Iterator[Podman]:
     folder = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))  # short, for sockets
     (folder / "containers.conf").write_text(_CONTAINERS)
     (folder / "storage.conf").write_text(_STORAGE.format(folder=folder))
-    (folder / "registries.conf").write_text('short-name-mode="permissive"\n')
-    one = Podman(folder, {f"CONTAINERS_{name}CONF": str(folder / file) for name, file in _FILES.items()})
+    port = free_port()
+    (folder / "registries.conf").write_text(_REGISTRIES.format(port=port))
+    one = Podman(folder, {f"CONTAINERS_{name}CONF": str(folder / file) for name, file in _FILES.items()}, port)
     root = folder / "root"
     (root / "bin").mkdir(parents=True)
     (root / "tmp").mkdir()
@@ -90,6 +106,18 @@ def podman(start_process: Callable[..., Any]) -> Iterator[Podman]:
 
 
 _FILES = {"": "containers.conf", "STORAGE_": "storage.conf", "REGISTRIES_": "registries.conf"}
+
+
+@pytest.fixture(scope="session")
+def registry(podman: Podman, start_process: Callable[..., Any]) -> str:
+    """The address of a real registry that has the image `busybox:1`."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("no docker-registry; on Debian: apt-get install --no-install-recommends docker-registry")
+    settings, address = podman.folder / "registry.yml", f"127.0.0.1:{podman.registry_port}"
+    settings.write_text(_REGISTRY.format(folder=podman.folder, port=podman.registry_port))
+    start_process(["docker-registry", "serve", str(settings)], port=podman.registry_port)
+    podman.run("push", "--quiet", "--tls-verify=false", IMAGE, f"{address}/busybox:1")
+    return address
 
 
 @pytest.fixture

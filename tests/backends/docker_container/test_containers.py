@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +72,8 @@ async def test_a_container_reads_its_inputs_and_leaves_its_outputs(wire: Wire, o
         (shell("true", image="localhost/none:1"), Phase.FAILED, "ImageNotFound", "none:1 is not on this machine"),
         (shell("true", image="evil.example.net/x"), Phase.FAILED, "Forbidden", "may not be run here"),
         (shell("true", container={"limits": {"memory": "much"}}), Phase.FAILED, "UserError", "limits cannot be read"),
+        (shell("true", container={"limits": {"gpu": "some"}}), Phase.FAILED, "UserError", "limits cannot be read"),
+        (shell("true", image="localhost/x y"), Phase.FAILED, "InvalidRequest", "invalid reference format"),
         (shell("true", outputs=kwtypes(n=int)), Phase.FAILED, "OutputsNotFound", "left no output 'n'"),
     ],
 )  # fmt: skip
@@ -167,3 +171,36 @@ async def test_finished_containers_are_removed_after_the_retention(podman: Any, 
     async with harness(Quick(), options={**options, "retention": 1.0}) as h:
         await h.finish(await h.create(task=shell("true")), timeout=60)
     assert f"airside-{job.task.key}" not in podman.names()
+
+
+async def test_a_long_job_is_kept_for_the_retention_after_its_end(podman: Any, options: Options) -> None:
+    agent = adapt(author := DockerContainerAgent())
+    await agent.open(read_options(agent.options_type, options, "agents.docker_container"))
+    try:
+        async with harness(Quick(), options=options) as h:
+            job = await h.create(task=shell("sleep 3"))
+            await h.finish(job, timeout=60)
+        told = json.loads(podman.run("inspect", f"airside-{job.task.key}"))[0]
+        made, ended = (datetime.fromisoformat(one) for one in (told["Created"], told["State"]["FinishedAt"]))
+        between = (made + (ended - made) / 2).timestamp()
+        author._engine.prune("airside.key", time.time() - between)
+        assert f"airside-{job.task.key}" in podman.names()
+        author._engine.prune("airside.key", time.time() - ended.timestamp() - 0.1)
+        assert f"airside-{job.task.key}" not in podman.names()
+    finally:
+        await agent.close()
+
+
+async def test_why_an_image_cannot_be_pulled_is_told(podman: Any, options: Options, registry: str) -> None:
+    async with harness(Quick(), options={**options, "pull": "missing"}) as h:
+        good = await h.finish(await h.create(task=shell("true", image=f"{registry}/busybox:1")), timeout=60)
+        assert good.phase is Phase.SUCCEEDED, good.message
+        missing = await h.finish(await h.create(task=shell("true", image=f"{registry}/none:1")), timeout=60)
+        assert (missing.phase, missing.code) == (Phase.FAILED, "ImageNotFound")
+        assert "manifest unknown" in missing.message
+        away = await h.create(task=shell("true", image="127.0.0.1:1/none:1"))
+        async with asyncio.timeout(60):
+            while "connection refused" not in (resource := await h.get(away)).message:
+                await asyncio.sleep(0.1)
+        assert not resource.phase.is_terminal
+        await h.delete(away)
