@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from airside import AsyncAgent, PluginError, Resource, Task, UsageError
-from airside.model import Phase
+from airside.model import Call, Phase
 from airside.sdk.adapt import adapt
 from airside.sdk.options import read_options
 
@@ -149,3 +149,37 @@ class HiddenOptions(AsyncAgent[str]):
 def test_options_whose_types_cannot_be_read_break_their_agent_alone() -> None:
     with pytest.raises(PluginError, match=r"^Agent HiddenOptions: .*'Decimal'.*TYPE_CHECKING"):
         adapt(HiddenOptions())
+
+
+def test_a_run_of_ones_own_has_its_own_defaults() -> None:
+    @dataclass(frozen=True)
+    class Folders:
+        allowed: tuple[str, ...] = field(default=(), metadata={"local": ("/",)})
+
+    assert read_options(Folders, {}, "agents.x").allowed == ()
+    assert read_options(Folders, {}, "agents.x", local=True).allowed == ("/",)
+    assert read_options(Folders, {"allowed": ["/a"]}, "agents.x", local=True).allowed == ("/a",)
+
+
+async def test_an_agent_that_asks_for_many_jobs_is_told_how_long_it_has() -> None:
+    class Patient(AsyncAgent[Server]):
+        task_type = "patient"
+        call_timeout = 20.0
+
+        def create(self, task: Task) -> Server:
+            raise NotImplementedError
+
+        def get(self, job: Server) -> Resource:
+            raise NotImplementedError
+
+        def delete(self, job: Server) -> None: ...
+
+        def get_many(self, jobs: Sequence[Server], call: Call) -> Sequence[Resource]:
+            assert call.remaining is not None
+            assert 10 < call.remaining <= 20
+            return [Resource(Phase.RUNNING) for _ in jobs]
+
+    agent = adapt(Patient())
+    meta = agent.codec.encode(Server("a"))  # type: ignore[attr-defined]
+    assert [one.phase for one in await agent.get_many([meta], Call())] == [Phase.RUNNING]  # type: ignore[union-attr]
+    await agent.close()

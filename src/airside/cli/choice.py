@@ -36,7 +36,7 @@ def choose(task_type: TaskType, file: TaskFile, options: RunOptions) -> tuple[Ag
     author = AgentRegistry.get(*task_type) or _own(file, task_type) or find_agent(task_type)
     agent = adapt(author, ADAPTERS)
     table, where = options_table(settings, agent)
-    return agent, read_options(agent.options_type, table, where)
+    return agent, read_options(agent.options_type, table, where, local=True)
 
 
 def _own(file: TaskFile, task_type: TaskType) -> Any:

@@ -100,7 +100,7 @@ def choose_agent(
 
         return RemoteAgent(endpoint, task_type=task_type), None
     agent = adapt(find_agent(task_type, agents), ADAPTERS)
-    return agent, read_options(agent.options_type, options or {}, f"options of {agent.name}")
+    return agent, read_options(agent.options_type, options or {}, f"options of {agent.name}", local=True)
 
 
 def outputs_of(task: TaskTemplate, outcome: Outcome) -> dict[str, Any]:

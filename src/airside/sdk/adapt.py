@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -147,7 +148,10 @@ class AsyncFace(Face):
                 jobs.append(self._decode(meta))
             except Retry as exc:
                 unreadable[place] = exc
-        answers = await self.invoke("get_many", jobs, call=call, timeout=self.settings.call_timeout) if jobs else ()
+        limit = self.settings.call_timeout
+        if call.deadline is None:  # so that an agent that asks for one job after the other can stop in time
+            call = dataclasses.replace(call, deadline=time.monotonic() + limit)
+        answers = await self.invoke("get_many", jobs, call=call, timeout=limit) if jobs else ()
         if len(answers) != len(jobs):
             raise TypeError(f"{self.name}.get_many returned {len(answers)} answers for {len(jobs)} jobs")
         rest = iter(answers)

@@ -14,8 +14,10 @@ from typing import Any
 from airside.model import PluginError, UsageError
 
 
-def read_options(cls: type[Any] | None, table: Mapping[str, Any], where: str) -> Any:
+def read_options(cls: type[Any] | None, table: Mapping[str, Any], where: str, *, local: bool = False) -> Any:
     """An instance of `cls` filled from `table`; `UsageError` names the key that is wrong.
+
+    `local`: the process is the user's own, and serves nobody else; a field whose metadata has `local` defaults to that.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Options:
@@ -39,6 +41,8 @@ def read_options(cls: type[Any] | None, table: Mapping[str, Any], where: str) ->
         if key not in known:
             raise UsageError(f"{where}.{key}: unknown key (known: {', '.join(known)})")
     values = {key: _coerce(value, hints[key], f"{where}.{key}") for key, value in table.items()}
+    if local:
+        values = {key: field.metadata["local"] for key, field in known.items() if "local" in field.metadata} | values
     for key, field in known.items():
         if key not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{where}.{key}: missing")
