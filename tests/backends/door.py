@@ -35,13 +35,17 @@ class Asked:
 
 @dataclass
 class Door:
-    """Where the agent is sent. `answers` are given instead of the emulator's, each once, by the end of the path."""
+    """Where the agent is sent. `answers` are given instead of the emulator's, each once, by the end of the path.
+
+    Answers to paths that end as `cut` says break off in the middle.
+    """
 
     upstream: int
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = field(default_factory=dict)
     keep_back: set[str] = field(default_factory=set)
+    cut: set[str] = field(default_factory=set)
     kept: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -105,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         if prepared:
             status, answer, headers = prepared.pop(0)
             text = answer if isinstance(answer, str) else json.dumps(answer)
-            self.say(status, "application/json", text.encode(), headers)
+            self.say(status, "application/json", text.encode(), headers, cut=parts.path.endswith(tuple(door.cut)))
             return
         status, kind, content = forward(door.upstream, self.command, self.path, body, kind)
         if any(parts.path.endswith(end) for end in door.keep_back):
@@ -115,14 +119,15 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.say(status, kind, content, {})
 
-    def say(self, status: int, kind: str, content: bytes, headers: dict[str, str]) -> None:
+    def say(self, status: int, kind: str, content: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if cut else content)
+        self.close_connection = self.close_connection or cut
 
     do_GET = do_POST = handle_request
 

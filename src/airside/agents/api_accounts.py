@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from airside.agents.http_status import error_of_status
@@ -17,6 +18,7 @@ from airside.sdk.secrets import secret
 
 _MAX_CLIENTS = 64
 _LONGEST_MESSAGE = 1000
+_FOUND_BY_SDK = ("api_key", "auth_token", "credentials", "workload_identity", "admin_api_key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,10 @@ class Vendor:
     base_url: str
     key_secret: str
     connection_keys: tuple[str, ...]
+
+    def no_key(self) -> Fail:
+        """What to say if there is no key."""
+        return Fail(f"There is no key for {self.name}: set the secret {self.key_secret}.", code="NoCredentials")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,8 @@ class Session:
         self.sdk = make(account)
 
     @contextmanager
-    def calls(self, errors: type[Exception], *, polling: bool = False) -> Iterator[Any]:
-        """The client, for calls whose errors become `Retry`, `Fail` and `NotFound`. `errors` is the SDK's own class."""
+    def calls(self, errors: type[Exception] | tuple[type[Exception], ...], *, polling: bool = False) -> Iterator[Any]:
+        """The client, for calls whose errors become `Retry`, `Fail` and `NotFound`. `errors` are the SDK's own."""
         try:
             yield self.sdk
         except errors as exc:
@@ -94,6 +100,8 @@ class Accounts:
                 self._sessions.move_to_end(key)
                 return known
         made = Session(self._vendor, account, self._make)
+        if not any(getattr(made.sdk, name, None) for name in _FOUND_BY_SDK):
+            raise self._vendor.no_key()
         with self._lock:
             self._sessions[key] = made
             while len(self._sessions) > _MAX_CLIENTS:
@@ -108,11 +116,9 @@ class Accounts:
     def whose(self) -> str:
         """Where the service's own key comes from. Raises `Fail` if there is none."""
         account = self._account(None, "")
-        session = self.session(None)
+        self.session(None)
         if account.api_key:
             return f"the secret {self._vendor.key_secret}"
-        if not getattr(session.sdk, "api_key", None) and not getattr(session.sdk, "auth_token", None):
-            raise Fail(f"There is no key: set the secret {self._vendor.key_secret}.", code="NoCredentials")
         return f"a key that the SDK of {self._vendor.name} found"
 
     def close(self) -> None:
@@ -129,16 +135,31 @@ class Accounts:
         named = organization or configs.get("organization", "")
         for name in self._vendor.connection_keys:
             if secrets.get(name):
-                return Account(secrets[name], base_url, named, configs.get("project", ""))
+                return Account(_key(secrets[name], name), base_url, named, configs.get("project", ""))
         if secrets or base_url != self._base_url:
             raise Fail(
                 f"The task's connection has no secret {' or '.join(self._vendor.connection_keys)}.",
                 code="NoCredentials",
             )
         try:
-            return Account(secret(self._vendor.key_secret), base_url, named)
+            own = secret(self._vendor.key_secret)
         except UsageError:
             return Account("", base_url, named)
+        return Account(_key(own, self._vendor.key_secret), base_url, named)
+
+
+def _key(text: str, name: str) -> str:
+    """A key as it goes into a header: files of secrets end with a line feed."""
+    key = text.strip()
+    if not key.isascii() or not key.isprintable():
+        raise Fail(f"The secret {name} has characters that no key has.", code="CredentialsNotUsable")
+    return key
+
+
+def http_library(sdk: Any) -> Any:
+    """The HTTP library that an SDK, given as its module, is built on: httpx or the one that follows it."""
+    *_, client, _ = sdk.DefaultHttpxClient.__mro__  # the last but `object` is the library's own
+    return import_module(client.__module__.partition(".")[0])
 
 
 def _host(url: str) -> str:
@@ -156,6 +177,7 @@ def _words(exc: Exception) -> str:
         code = told.get("code") or told.get("type")
         text = f"{code}: {told['message']}" if code else str(told["message"])
     else:
-        text = f"{exc} ({exc.__cause__})" if exc.__cause__ else str(exc)
+        text, cause = str(exc), str(exc.__cause__ or "")
+        text = f"{text} ({cause})" if cause not in text else text
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "..."

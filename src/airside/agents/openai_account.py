@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airside.agents.api_accounts import Account, Vendor
-from airside.model import Fail
 
 if TYPE_CHECKING:
     import openai
@@ -34,5 +33,5 @@ def make_client(account: Account) -> openai.OpenAI:
             max_retries=0,
             timeout=REQUEST_SECONDS,
         )
-    except openai.OpenAIError as exc:
-        raise Fail(f"OpenAI: {' '.join(str(exc).split())}", code="NoCredentials") from None
+    except openai.OpenAIError:  # it found no key either
+        raise OPENAI.no_key() from None

@@ -30,11 +30,15 @@ class Transfers:
             raise
         return file
 
+    def check(self, prefix: str, name: str) -> None:
+        """Raise `Fail` if no file of this name may be written under the task's output prefix."""
+        uri = _under(prefix, name)
+        with _told_as_fail(uri):
+            self._storage.check(uri)
+
     def keep(self, pieces: Iterable[bytes], prefix: str, name: str) -> File:
         """Write these bytes to a file under the task's output prefix."""
-        if not prefix:
-            raise Fail(f"The output {name} is a file, but the task has no output prefix to write it to.")
-        uri = storage.join(prefix, name)
+        uri = _under(prefix, name)
         with tempfile.TemporaryFile() as file:
             for piece in pieces:
                 file.write(piece)
@@ -42,6 +46,12 @@ class Transfers:
             with _told_as_fail(uri):
                 self._storage.upload(uri, cast("BinaryIO", file))
         return File(uri, format=Path(name).suffix.removeprefix("."))
+
+
+def _under(prefix: str, name: str) -> str:
+    if not prefix:
+        raise Fail(f"The output {name} is a file, but the task has no output prefix to write it to.")
+    return storage.join(prefix, name)
 
 
 @contextmanager

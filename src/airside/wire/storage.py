@@ -140,6 +140,12 @@ class Storage:
     def __init__(self, folders: Sequence[Path] | None = None) -> None:
         self._folders = None if folders is None else tuple(folders)
 
+    def check(self, uri: str) -> None:
+        """Raise as `read` and `write` would, as far as can be told without asking a store."""
+        self._check(uri)
+        if is_remote(uri):
+            _object(uri)
+
     def read(self, uri: str, *, limit: int = limits.FILE) -> bytes:
         """The content of a file; see `storage.read`."""
         self._check(uri)

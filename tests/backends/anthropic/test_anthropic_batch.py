@@ -12,7 +12,8 @@ import pytest
 from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse, MessageBatchRequestCounts
 
 from airside import Connection, Fail, File, NotFound, Phase, Retry, kwtypes
-from airside.agents.anthropic_batch import STATES, AnthropicBatchAgent, AnthropicBatchTask, Batch
+from airside.agents.anthropic_batch import STATES, AnthropicBatchAgent, AnthropicBatchTask
+from airside.agents.batches import Batch
 from airside.model import Call
 from airside.sdk.adapt import adapt
 from airside.testing import harness
@@ -130,8 +131,7 @@ async def test_what_an_ended_batch_means(
     door: Any, counts: dict[str, int], job: dict[str, Any], phase: Phase, code: str
 ) -> None:
     agent = await opened(door)
-    for _ in range(2):
-        door.answer("/batches/msgbatch_1", batch("ended", **counts))
+    door.answer("/batches/msgbatch_1", batch("ended", **counts))
     lines = [errored("r7", "max_tokens: too large"), errored("r8", "no model")]
     door.answer("/results", "".join(json.dumps(line) + "\n" for line in lines))
     resource = await agent.get(agent.codec.encode(Batch("msgbatch_1", **job)), Call())
@@ -212,7 +212,7 @@ async def test_a_key_goes_to_allowed_hosts_only(door: Any) -> None:
     agent = await opened(door)
     elsewhere = Connection(secrets={"api_key": "sk-theirs"}, configs={"base_url": "https://anthropic.evil.example"})
     with pytest.raises(Fail, match=r"not sent to anthropic\.evil\.example"):
-        await agent.get(agent.codec.encode(Batch("msgbatch_1")), Call(connection=elsewhere))
+        await agent.delete(agent.codec.encode(Batch("msgbatch_1")), Call(connection=elsewhere))
     await agent.close()
 
 
@@ -224,9 +224,42 @@ def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.MonkeyPatch)
     agent.close()
     monkeypatch.delenv("_FSEC_FLYTE_ANTHROPIC_API_KEY")
     agent.open(AnthropicBatchAgent.Options(**options(door)))
-    with pytest.raises(Fail, match=r"Anthropic|no key"):
+    with pytest.raises(Fail, match="no key for Anthropic: set the secret FLYTE_ANTHROPIC_API_KEY"):
         agent.check_credentials()
     agent.close()
+
+
+async def test_without_a_key_a_task_fails_with_what_to_do(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("_FSEC_FLYTE_ANTHROPIC_API_KEY")
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        task = AnthropicBatchTask(name="b", config=CONFIG)
+        done = await h.finish(await h.create(task=task, inputs={"requests": [request(1)]}))
+    assert (done.phase, done.code) == (Phase.FAILED, "NoCredentials")
+    assert done.message == "There is no key for Anthropic: set the secret FLYTE_ANTHROPIC_API_KEY."
+
+
+async def test_the_key_goes_to_no_other_host_for_the_answers(door: Any, tmp_path: Path) -> None:
+    agent = await opened(door, allowed_directories=[str(tmp_path)])
+    elsewhere = {"results_url": "http://127.0.0.1:9/v1/messages/batches/msgbatch_1/results"}  # behind a gateway
+    door.answer("/batches/msgbatch_1", {**batch("ended", succeeded=1), **elsewhere})
+    line = (
+        '{"custom_id": "r1", "result": {"type": "succeeded", "message": {"content": "a\u2028b\u0085c"}}, "more": 1}\n'
+    )
+    door.answer("/batches/msgbatch_1/results", line)
+    job = Batch("msgbatch_1", outputs=["output_file"], prefix=str(tmp_path))
+    resource = await agent.get(agent.codec.encode(job), Call())
+    assert resource.phase is Phase.SUCCEEDED, resource
+    assert (tmp_path / "output_file.jsonl").read_bytes() == line.encode()
+    assert door.asked[-1].authorization == "Bearer sk-ant-0123456789abcdef"
+    await agent.close()
+
+
+async def test_one_batch_needs_no_list(door: Any) -> None:
+    agent = await opened(door)
+    door.answer("/batches/msgbatch_1", batch("in_progress", processing=4))
+    await agent.get_many([agent.codec.encode(Batch("msgbatch_1"))], Call())
+    assert [one.path for one in door.asked] == ["/v1/messages/batches/msgbatch_1"]
+    await agent.close()
 
 
 def test_the_page_of_batches_is_linked() -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,8 @@ from openai.types import Batch as TheirBatch
 from openai.types import BatchCreateParams
 
 from airside import Connection, Fail, File, NotFound, Phase, Retry, kwtypes
-from airside.agents.openai_batch import STATES, Batch, OpenAIBatchAgent, OpenAIBatchTask
+from airside.agents.batches import Batch
+from airside.agents.openai_batch import STATES, OpenAIBatchAgent, OpenAIBatchTask
 from airside.model import Call
 from airside.sdk.adapt import adapt
 from airside.testing import harness
@@ -116,6 +122,86 @@ async def test_a_batch_is_cancelled(door: Any) -> None:
     assert len(door.calls("/cancel")) == 1
 
 
+async def test_a_batch_that_is_over_needs_no_cancelling(door: Any) -> None:
+    agent = await opened(door)
+    door.answer(
+        "/batches/batch_1/cancel", {"error": {"message": "Cannot cancel a batch with status 'completed'."}}, 409
+    )
+    door.answer("/batches/batch_1", batch("completed", 1, 1))
+    await agent.delete(agent.codec.encode(Batch("batch_1")), Call())
+    door.answer("/batches/batch_1/cancel", {"error": {"message": "busy"}}, 409)
+    door.answer("/batches/batch_1", batch("in_progress", 1, 0))
+    with pytest.raises(Retry, match="OpenAI: busy"):
+        await agent.delete(agent.codec.encode(Batch("batch_1")), Call())
+    await agent.close()
+
+
+async def test_answers_are_kept_to_the_byte_whatever_they_say(door: Any, tmp_path: Path) -> None:
+    agent = await opened(door, allowed_directories=[str(tmp_path)])
+    text = "one\u2028two\u0085three\u2029 \x1c \u65e5\u672c"
+    body = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    lines = [{"custom_id": f"r{number}", "response": {"body": body}} for number in range(2)]
+    content = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines)
+    door.answer("/batches/batch_1", batch("completed", 2, 2, output_file_id="file-2"))
+    door.answer("/files/file-2/content", content)
+    job = Batch("batch_1", outputs=["output_file"], prefix=str(tmp_path))
+    resource = await agent.get(agent.codec.encode(job), Call())
+    assert resource.phase is Phase.SUCCEEDED, resource
+    assert (tmp_path / "output_file.jsonl").read_bytes() == content.encode()
+    assert resource.info["usage"] == {"input_tokens": 2, "output_tokens": 4}
+    await agent.close()
+
+
+async def test_answers_that_break_off_are_fetched_again(door: Any, tmp_path: Path) -> None:
+    agent = await opened(door, allowed_directories=[str(tmp_path)])
+    meta = agent.codec.encode(Batch("batch_1", outputs=["output_file"], prefix=str(tmp_path)))
+    door.cut.add("/content")
+    for _ in range(2):
+        door.answer("/batches/batch_1", batch("completed", 1, 1, output_file_id="file-2"))
+        door.answer("/files/file-2/content", '{"custom_id": "r1", "response": {}}\n')
+    with pytest.raises(Retry, match=r"OpenAI: peer closed connection [^()]*\([^()]*\)$"):
+        await agent.get(meta, Call())
+    assert not list(tmp_path.iterdir())
+    door.cut.clear()
+    assert (await agent.get(meta, Call())).phase is Phase.SUCCEEDED
+    await agent.close()
+
+
+async def test_the_first_errors_may_be_missing(door: Any) -> None:
+    agent = await opened(door)
+    door.cut.add("/content")
+    door.answer("/batches/batch_1", batch("completed", 2, 1, 1, error_file_id="file-3"))
+    door.answer("/files/file-3/content", '{"custom_id": "r1", "error": {"message": "no"}}')
+    resource = await agent.get(agent.codec.encode(Batch("batch_1")), Call())
+    assert (resource.phase, resource.info["errors"]) == (Phase.SUCCEEDED, [])
+    await agent.close()
+
+
+@pytest.mark.parametrize("prefix", ["/nowhere/0", ""])
+async def test_a_batch_whose_answers_could_not_be_kept_is_not_begun(door: Any, prefix: str) -> None:
+    agent = await opened(door)
+    task = OpenAIBatchTask(name="b", inputs=kwtypes(requests=list[dict]), outputs=kwtypes(error_file=File))
+    async with harness(OpenAIBatchAgent, options=options(door)) as h:
+        work = replace(h.task(task=task, inputs={"requests": [request(1)]}), output_prefix=prefix)
+    with pytest.raises(Fail, match="allowed_directories" if prefix else "no output prefix"):
+        await agent.create(work, Call())
+    assert not door.asked
+    await agent.close()
+
+
+async def test_when_files_take_long_the_next_call_fetches_the_others(door: Any, tmp_path: Path) -> None:
+    agent = await opened(door, allowed_directories=[str(tmp_path)])
+    metas = [agent.codec.encode(Batch(f"batch_{number}", outputs=["output_file"])) for number in (1, 2)]
+    listed = [{**batch("in_progress", 10, 4), "id": "batch_1"}, {**batch("completed", 10, 10), "id": "batch_2"}]
+    door.answer("/batches", {"object": "list", "data": listed, "has_more": False})
+    answers = await agent.get_many(metas, Call(deadline=time.monotonic() + 30))
+    assert [(one.phase, one.message) for one in answers] == [
+        (Phase.RUNNING, "4 of 10 requests done"),
+        (Phase.RUNNING, "over; its answers are fetched next"),
+    ]
+    await agent.close()
+
+
 async def test_a_service_that_dies_in_a_create_makes_one_batch(door: Any) -> None:
     task = OpenAIBatchTask(
         name="killed", config={"metadata": {"at": str(door.port)}}, inputs=kwtypes(requests=list[dict])
@@ -170,6 +256,7 @@ async def test_one_list_answers_for_many_batches(door: Any) -> None:
             "expired with 40 answers, in file-2",
         ),
         (batch("expired", 100, 40), {"accept_partial": True}, Phase.SUCCEEDED, "", "40 of 100"),
+        (batch("expired", 100, 0), {"accept_partial": True}, Phase.FAILED, "Expired", "expired with 0 answers"),
         (batch("cancelled", 100, 40), {}, Phase.ABORTED, "Canceled", "40 of 100"),
         (batch("cancelling", 100, 40), {}, Phase.RUNNING, "", "40 of 100"),
         (batch("completed", 2, 0, 2), {}, Phase.FAILED, "EveryRequestFailed", "2 failed"),
@@ -258,10 +345,35 @@ async def test_a_connection_brings_its_key_and_sends_it_to_allowed_hosts_only(do
     assert door.asked[-1].authorization == "Bearer sk-theirs"
     elsewhere = Connection(secrets={"api_key": "sk-theirs"}, configs={"base_url": "https://openai.evil.example/v1"})
     with pytest.raises(Fail, match=r"not sent to openai\.evil\.example"):
-        await agent.get(meta, Call(connection=elsewhere))
+        await agent.delete(meta, Call(connection=elsewhere))
     without = Connection(configs={"base_url": "https://eu.api.openai.com/v1"})
     with pytest.raises(Fail, match="no secret openai_api_key or api_key"):
-        await agent.get(meta, Call(connection=without))
+        await agent.delete(meta, Call(connection=without))
+    await agent.close()
+
+
+async def test_a_batch_is_not_given_up_because_its_key_is_missing_for_a_while(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = await opened(door)
+    meta = agent.codec.encode(Batch("batch_1"))
+    monkeypatch.delenv("_FSEC_FLYTE_OPENAI_API_KEY")
+    with pytest.raises(Retry, match="no key for OpenAI: set the secret FLYTE_OPENAI_API_KEY"):
+        await agent.get(meta, Call())
+    await agent.close()
+
+
+@pytest.mark.parametrize(("key", "sent"), [(" sk-of-a-file\n", "sk-of-a-file"), ("sk-\u00e9", "")])
+async def test_a_key_is_what_a_header_can_hold(door: Any, monkeypatch: pytest.MonkeyPatch, key: str, sent: str) -> None:
+    monkeypatch.setenv("_FSEC_FLYTE_OPENAI_API_KEY", key)
+    agent = await opened(door)
+    door.answer("/batches/batch_1", batch("in_progress"))
+    if sent:
+        await agent.get(agent.codec.encode(Batch("batch_1")), Call())
+        assert door.asked[-1].authorization == f"Bearer {sent}"
+    else:
+        with pytest.raises(Retry, match="FLYTE_OPENAI_API_KEY has characters that no key has"):
+            await agent.get(agent.codec.encode(Batch("batch_1")), Call())
     await agent.close()
 
 
@@ -273,7 +385,7 @@ def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.MonkeyPatch)
     agent.close()
     monkeypatch.delenv("_FSEC_FLYTE_OPENAI_API_KEY")
     agent.open(OpenAIBatchAgent.Options(**options(door)))
-    with pytest.raises(Fail, match=r"OpenAI|no key"):
+    with pytest.raises(Fail, match="no key for OpenAI: set the secret FLYTE_OPENAI_API_KEY"):
         agent.check_credentials()
     agent.close()
 
@@ -282,3 +394,23 @@ def test_the_page_of_a_batch_is_linked() -> None:
     agent = OpenAIBatchAgent()
     agent.open(OpenAIBatchAgent.Options())
     assert [one.uri for one in agent.links(Batch("batch_1"))] == ["https://platform.openai.com/batches/batch_1"]
+
+
+@pytest.mark.may_block
+def test_the_example_of_the_documentation_runs(door: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "openai.md").read_text()
+    examples = re.findall(r"```python run\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "tasks.py").write_text("\n".join(examples))
+    (tmp_path / "requests.jsonl").write_text(json.dumps(request(1)) + "\n")
+    tables = ("openai-batch", "chatgpt")
+    settings = "".join(f'[agents.{name}]\nbase_url = "{door.url}/v1"\n' for name in tables)
+    (tmp_path / "airside.toml").write_text(settings)
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    told = {}
+    for name, flags in {"label": ["--input-file", "requests.jsonl"], "ask": ["--message", "hello"]}.items():
+        argv = [str(Path(sys.executable).with_name("airside")), "run", "--json", "tasks.py", name, *flags]
+        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stdout + done.stderr
+        told[name] = json.loads(done.stdout)["outputs"]
+    assert (told["label"]["completed"], told["label"]["failed"]) == (1, 0)
+    assert told["ask"]["o0"]
