@@ -5,6 +5,7 @@ Answers that the emulator does not give are given here, in the shape of the real
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 from collections.abc import Iterator
@@ -77,10 +78,14 @@ class Door:
         return answer
 
 
-def forward(port: int, method: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, str, bytes]:
+def forward(
+    port: int, method: str, path: str, body: bytes, kind: str = "application/json", authorization: str = ""
+) -> tuple[int, str, bytes]:
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        connection.request(method, path, body or None, {"Content-Type": kind} if body else {})
+        headers = {"Content-Type": kind} if body else {}
+        headers |= {"Authorization": authorization} if authorization else {}
+        connection.request(method, path, body or None, headers)
         response = connection.getresponse()
         return response.status, response.headers.get_content_type(), response.read()
     finally:
@@ -97,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_request(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else b""
+        body = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
         parts, door = urlsplit(self.path), self.door
         kind = self.headers.get("Content-Type", "")
         told = json.loads(body) if body and kind == "application/json" else body
@@ -111,7 +117,8 @@ class Handler(BaseHTTPRequestHandler):
             text = answer if isinstance(answer, str) else json.dumps(answer)
             self.say(status, "application/json", text.encode(), headers, cut=parts.path.endswith(tuple(door.cut)))
             return
-        status, kind, content = forward(door.upstream, self.command, self.path, body, kind)
+        authorization = self.headers.get("Authorization", "")
+        status, kind, content = forward(door.upstream, self.command, self.path, body, kind, authorization)
         if any(parts.path.endswith(end) for end in door.keep_back):
             door.kept.set()
             door.released.wait(60)

@@ -122,6 +122,7 @@ class SnowflakeAgent(AsyncAgent[Query]):
     task_type = "snowflake"
     requires = MappingProxyType({"snowflake.connector": "snowflake"})
     poll_interval = 5.0
+    call_timeout = 60.0  # a login and a question, which the connector itself repeats
     create_is_idempotent = True  # a request of the same id is the same query
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +289,8 @@ def _status(session: SnowflakeConnection, query_id: str) -> tuple[str, Exception
         status = session.get_query_status(query_id)
     except KeyError as exc:  # one that the connector does not know
         return str(exc.args[0]), None
+    except TypeError as exc:
+        raise answers.Unclear("Snowflake did not say how the query stands") from exc
     if session.is_closed():  # the connector takes that for the end of the query
         raise Retry("the session has ended")
     if not session.is_an_error(status) or status.name == "ABORTING":
@@ -296,7 +299,7 @@ def _status(session: SnowflakeConnection, query_id: str) -> tuple[str, Exception
         session.get_query_status_throw_if_error(query_id)
     except Error as exc:
         if answers.errno_of(exc) <= 0 and status.name == "FAILED_WITH_ERROR":  # so it tells an answer without a query
-            raise Retry("Snowflake did not say how the query stands") from exc
+            raise answers.Unclear("Snowflake did not say how the query stands") from exc
         return status.name, exc
     return status.name, None
 

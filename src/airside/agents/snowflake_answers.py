@@ -11,6 +11,10 @@ from airside.model import ConversionError, Fail, NotFound, Phase, Retry
 log = logging.getLogger("airside.agents.snowflake")
 
 
+class Unclear(Retry):
+    """An answer about a query that tells nothing of it: so Snowflake answers when the session is gone."""
+
+
 class State(NamedTuple):
     """What a status means; `message` is for the person who waits."""
 
@@ -59,6 +63,7 @@ REASONS: Mapping[int, Reason] = {
 }
 
 _LOGIN_AGAIN = (390104, 390110, 390111, 390112, 390113, 390114, 390115, 390195, 390303, 390318)
+_NO_PAGE = 290404  # at the address that is made of the account's name
 _LONGEST = 2000  # characters
 
 
@@ -98,7 +103,11 @@ def words_of(exc: Exception) -> str:
 
 def is_refused(exc: Exception) -> bool:
     """True if logging in again may help."""
-    return errno_of(exc) in _LOGIN_AGAIN or type(exc).__name__ in ("ForbiddenError", "TokenExpiredError")
+    return (
+        isinstance(exc, Unclear)
+        or errno_of(exc) in _LOGIN_AGAIN
+        or type(exc).__name__ in ("ForbiddenError", "TokenExpiredError")
+    )
 
 
 def failure(exc: Exception, *, creating: bool) -> Exception:
@@ -111,6 +120,8 @@ def failure(exc: Exception, *, creating: bool) -> Exception:
     kind, errno, words = type(exc).__name__, errno_of(exc), words_of(exc)
     text = f"Snowflake answered {errno:06d}: {words}" if errno > 0 else f"Snowflake could not be asked: {kind}: {words}"
     reason = reason_of(errno)
+    if creating and errno == _NO_PAGE:
+        return Fail(f"{text}: is the account the right one?", code="NotFound")
     if not creating or (is_refused(exc) and kind != "ForbiddenError") or reason.phase is Phase.RETRYABLE_FAILED:
         return Retry(text)
     match kind:

@@ -14,15 +14,17 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from snowflake.connector import SnowflakeConnection
+from tests.backends.door import Door, opened
 
 from airside import kwtypes
 from airside.agents.snowflake import Account, Query, SnowflakeAgent, SnowflakeConfig, SnowflakeTask
-from airside.model import Call, NotFound, Phase, Retry, StructuredDataset
+from airside.model import Call, Fail, NotFound, Phase, Retry, Sql, StructuredDataset, Task, TaskType
 from airside.testing import check_agent, harness
 from airside.testing.client import Wire
 
 pytestmark = pytest.mark.may_block
 
+CONFIG = {"account": "org-fake", "user": "etl"}
 PLACE = SnowflakeConfig(user="etl", account="org-fake", database="DB1", schema="S1", warehouse="WH")
 
 
@@ -242,6 +244,35 @@ async def test_a_session_is_made_once_for_many_polls(door: Any, monkeypatch: pyt
         assert agent.get(Query(query_id, account), Call()).phase is Phase.SUCCEEDED
     agent.close()
     assert made == ["etl"]
+
+
+@pytest.mark.parametrize("data", [None, {}])
+def test_a_session_that_is_gone_is_made_anew(door: Any, data: Any) -> None:
+    agent = SnowflakeAgent()
+    account = Account("org-fake", "etl", "DB1", "S1", "WH")
+    with opened(Door(door["port"])) as before:
+        agent.open(agent.Options(**{**door, "port": before.port}))
+        query_id = agent._ask(account, Call(), lambda session: session.cursor().execute("SELECT 1").sfqid)
+        gone = {"success": False, "code": "390111", "message": "Session no longer exists.", "data": data}
+        for _ in range(2):  # the connector asks twice for an answer that it takes for a failure
+            before.answer(f"/monitoring/queries/{query_id}", gone)
+        with pytest.raises(Retry, match="did not say how the query stands"):
+            agent.get(Query(query_id, account), Call())
+        before.answers.clear()
+        assert agent.get(Query(query_id, account), Call()).phase is Phase.SUCCEEDED
+        agent.close()
+        assert len(before.calls("/session/v1/login-request")) == 2
+
+
+def test_an_account_that_there_is_not_fails_for_good(door: Any) -> None:
+    agent = SnowflakeAgent()
+    with opened(Door(door["port"])) as before:
+        agent.open(agent.Options(**{**door, "port": before.port}))
+        before.answer("/session/v1/login-request", "", 404)
+        with pytest.raises(Fail, match="is the account the right one") as raised:
+            agent.create(Task(type=TaskType("snowflake"), key="0a" * 16, sql=Sql("SELECT 1"), config=CONFIG))
+        agent.close()
+    assert raised.value.code == "NotFound"
 
 
 @pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
