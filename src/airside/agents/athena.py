@@ -37,6 +37,7 @@ from airside.sdk.declare import missing_extra
 T = TypeVar("T")
 
 _BATCH = 50  # queries that Athena tells of in one call
+_LEAST_SECONDS = 15.0  # of a call, to ask for one query more or its rows
 _PAGE = 1000  # rows of one page of results
 _WORKGROUPS_OWN = "workgroup"
 
@@ -125,6 +126,7 @@ class AthenaAgent(AsyncAgent[Query]):
     task_types = ("athena", "presto")
     requires = MappingProxyType({"boto3": "aws"})
     poll_interval = 5.0
+    call_timeout = 60.0  # rows of many queries may be fetched in one call
     create_is_idempotent = True  # a request of the same token is the same query
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +217,11 @@ class AthenaAgent(AsyncAgent[Query]):
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
     def _answer(self, job: Query, found: Any, call: Call) -> Resource | Exception:
-        if found is None and call.remaining is not None and call.remaining < 1.0:
+        is_late = call.remaining is not None and call.remaining < _LEAST_SECONDS
+        if is_late and found is None:
             return Retry("there was no time left to ask for this query")
+        if is_late and needs_rows(job.outputs) and answers.phase_of(found["Status"]["State"]).is_success:
+            return Resource(Phase.RUNNING, message="over; its rows are fetched next", links=self.links(job))
         try:
             return self._judge(job, found, call) if found is not None else self.get(job, call)
         except (Retry, Fail, NotFound) as exc:

@@ -282,7 +282,7 @@ def words(text: str) -> str:
 def _without_answer(exc: Exception, *, creating: bool) -> Exception:
     """A call that brought no answer of AWS's: the network, a malformed body, no credentials, a wrong argument."""
     if isinstance(exc, Fail | Retry | NotFound | ConversionError):
-        return exc
+        return exc if creating or not isinstance(exc, Fail) else Retry(exc.message)
     name, said = type(exc).__name__, words(str(exc))
     match name:
         case "NoCredentialsError" | "PartialCredentialsError" | "CredentialRetrievalError":

@@ -17,6 +17,7 @@ from airside.model import (
     Interface,
     NotFound,
     Phase,
+    Resource,
     Retry,
     Sql,
     StructuredDataset,
@@ -172,6 +173,19 @@ def test_sixty_queries_are_two_calls(agent: AthenaAgent, athena_door: Any) -> No
     assert all(isinstance(one.phase, Phase) for one in resources[:-1])  # type: ignore[union-attr]
 
 
+def test_when_rows_take_long_the_next_call_fetches_the_others(agent: AthenaAgent, athena_door: Any) -> None:
+    jobs = [start(agent, n=int), start(agent)]
+    while not all(agent.get(job, Call()).phase is Phase.SUCCEEDED for job in jobs):
+        time.sleep(0.02)
+    athena_door.asked.clear()
+    late, other = agent.get_many(jobs, Call(deadline=time.monotonic() + 1))
+    assert isinstance(late, Resource)
+    assert (late.phase, late.message) == (Phase.RUNNING, "over; its rows are fetched next")
+    assert isinstance(other, Resource)
+    assert other.phase is Phase.SUCCEEDED
+    assert athena_door.calls("GetQueryResults") == []
+
+
 def test_a_repeated_create_is_the_same_query(agent: AthenaAgent, athena_door: Any, athena: Any) -> None:
     before = len(athena.list_query_executions()["QueryExecutionIds"])
     task = task_of()
@@ -258,9 +272,12 @@ def test_a_connections_keys_are_used_and_its_host_must_be_listed(agent: AthenaAg
     job = agent.create(Task(type=task.type, sql=task.sql, key=task.key, connection=mine))
     assert job.region == "us-west-2"
     elsewhere = Connection(secrets=keys, configs={"endpoint_url": "https://athena.example.org"})
-    with pytest.raises(Fail, match=r"Credentials are not sent to athena\.example\.org"):
-        agent.get(job, Call(connection=elsewhere))
-    with pytest.raises(Fail, match="set both"):
-        agent.get(job, Call(connection=Connection(secrets={"aws_access_key_id": "AKIDOTHER"})))
+    half = Connection(secrets={"aws_access_key_id": "AKIDOTHER"})
+    for words, connection in {"not sent to athena.example.org": elsewhere, "set both": half}.items():
+        again = Task(type=task.type, sql=task.sql, key=task.key, connection=connection)
+        with pytest.raises(Fail, match=words):
+            agent.create(again)
+        with pytest.raises(Retry, match=words):  # a query that runs is not given up for that
+            agent.get(job, Call(connection=connection))
     with pytest.raises(Fail, match="no region of AWS"):
         agent._aws.client(Connection(secrets=keys, configs={"region": "a.example.org#"}), "athena", "")
