@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from airside.agents import athena_answers as answers
 from airside.agents.athena_statement import to_statement
-from airside.agents.aws import Aws, Place, check_region
+from airside.agents.aws import Aws, Place, check_region, console
 from airside.agents.json_values import kind_of
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
@@ -210,8 +210,7 @@ class AthenaAgent(AsyncAgent[Query]):
         self._ask(call, job.region, lambda client: client.stop_query_execution(QueryExecutionId=job.id))
 
     def links(self, job: Query) -> Sequence[LogLink]:
-        domain = "amazonaws.cn" if job.region.startswith("cn-") else "aws.amazon.com"
-        uri = f"https://{job.region}.console.{domain}/athena/home?region={job.region}#/query-editor/history/{job.id}"
+        uri = f"{console(job.region)}/athena/home?region={job.region}#/query-editor/history/{job.id}"
         return (LogLink(uri, "Athena Console"),)
 
     # -- what is made of an answer ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ PASSING = frozenset(
         *("ConcurrentRunsExceededException", "InternalFailure", "InternalServerException", "ServerException"),
         *("InternalServiceException", "OperationTimeoutException", "ServiceUnavailable", "ServiceUnavailableException"),
         *("ClientException.Throttling", "ConcurrentModificationException"),
+        *("ExecutionLimitExceeded", "KmsThrottlingException"),
     }
 )
 REFUSED = frozenset(
@@ -47,9 +48,13 @@ _CODES: Mapping[str, str] = {
     "AccessDeniedException": "Forbidden",
     "UnauthorizedOperation": "Forbidden",
     "NotAuthorized": "Forbidden",
+    "KmsAccessDeniedException": "Forbidden",
     "ResourceLimitExceeded": "QuotaExceeded",
     "ResourceNumberLimitExceededException": "QuotaExceeded",
     "ServiceQuotaExceededException": "QuotaExceeded",
+    "InvalidArn": "InvalidRequest",
+    "InvalidExecutionInput": "InvalidRequest",
+    "InvalidInputException": "InvalidRequest",
     "InvalidRequestException": "InvalidRequest",
     "InvalidParameterException": "InvalidRequest",
     "InvalidParameterValue": "InvalidRequest",
@@ -80,6 +85,32 @@ class Place:
     allowed_hosts: tuple[str, ...] = ()
     attempts: int = 1
     answers_within: int = _ANSWERS_WITHIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOptions:
+    """Whose account an agent uses, and where: what the settings of every agent of AWS begin with.
+
+    region: for tasks that name none.
+    profile: of the AWS command line's files.
+    endpoint_url: another address of the service, such as a private one.
+    allowed_hosts: hosts besides Amazon's that a connection may name.
+    """
+
+    region: str = ""
+    profile: str = ""
+    endpoint_url: str = ""
+    allowed_hosts: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where calls go."""
+        return Place(
+            region=self.region,
+            profile=self.profile,
+            endpoint_url=self.endpoint_url,
+            allowed_hosts=self.allowed_hosts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +268,17 @@ def check_region(region: str) -> str:
     if region and not _REGION.match(region):
         raise Fail(f"{region!r} is no region of AWS; it looks like eu-west-1.", code="InvalidRegion")
     return region
+
+
+def console(region: str) -> str:
+    """Where the console of a region is.
+
+    >>> console("eu-west-1"), console("us-gov-west-1")
+    ('https://eu-west-1.console.aws.amazon.com', 'https://console.amazonaws-us-gov.com')
+    """
+    if region.startswith("us-gov-"):
+        return "https://console.amazonaws-us-gov.com"
+    return f"https://{region}.console.{'amazonaws.cn' if region.startswith('cn-') else 'aws.amazon.com'}"
 
 
 def code_of(exc: BaseException) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
 
-from airside.agents.aws import Aws, Place, check_region, words
+from airside.agents.aws import Aws, Place, check_region, console, words
 from airside.agents.boto import BotoConfig, BotoTask, existing
 from airside.agents.boto_request import fill, fit, region_of
 from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskTemplate, UsageError
@@ -224,12 +224,11 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
         self._ask(call, job.region, lambda client: client.delete_endpoint(EndpointName=job.name))
 
     def links(self, job: Endpoint) -> Sequence[LogLink]:
-        domain = "amazonaws.cn" if job.region.startswith("cn-") else "aws.amazon.com"
-        console = f"https://{job.region}.console.{domain}"
+        home = console(job.region)
         group = f"/aws/sagemaker/Endpoints/{job.name}".replace("/", "$252F")
         return (
-            LogLink(f"{console}/sagemaker/home?region={job.region}#/endpoints/{job.name}", "SageMaker Console"),
-            LogLink(f"{console}/cloudwatch/home?region={job.region}#logsV2:log-groups/log-group/{group}", "CloudWatch"),
+            LogLink(f"{home}/sagemaker/home?region={job.region}#/endpoints/{job.name}", "SageMaker Console"),
+            LogLink(f"{home}/cloudwatch/home?region={job.region}#logsV2:log-groups/log-group/{group}", "CloudWatch"),
         )
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
