@@ -8,29 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.backends.aws.killing import end_all
 
 from airside import kwtypes
 from airside.agents.athena import AthenaConfig, AthenaTask
-from airside.model import Phase
-from airside.testing.client import FAMILIES, Wire
+from airside.testing.client import Wire
 
 pytestmark = pytest.mark.may_block
 
 
-def request(number: int, wire: Wire, run: str) -> Any:
-    """A CreateTask of a query that nobody else asks."""
-    from airside.wire.template import write_template
-
-    task = AthenaTask(
+def task(number: int, run: str) -> AthenaTask:
+    """A query that nobody else asks."""
+    return AthenaTask(
         name=f"number-{number}",
         query_template=f"SELECT {number} AS n, '{run}' AS run",
         outputs=kwtypes(n=int),
         task_config=AthenaConfig(database="default", output_location="s3://flights/results"),
     )
-    message = FAMILIES[wire].message("CreateTaskRequest")()
-    message.template.MergeFromString(write_template(task).SerializeToString())
-    message.output_prefix = f"s3://runs/{run}/{number}/0"
-    return message
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
@@ -38,19 +32,17 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_que
     wire: Wire, athena: Any, athena_door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:
     run = f"{wire}-{time.time_ns()}"
-    proxy = fault_proxy(
-        athena_door.port,
-        seed=7,
-        share=0.3,
-        kinds=["reset_before", "reset_after", "429", "503", "503_after", "malformed"],
-        latency=[0.05, 0.3],
-        match="^POST /",
+    await end_all(
+        "athena",
+        [task(number, run) for number in range(24)],
+        run=run,
+        upstream=athena_door.port,
+        endpoint="AWS_ENDPOINT_URL_ATHENA",
+        fault_proxy=fault_proxy,
+        killed_service=killed_service,
+        wire=wire,
+        kills=4,
     )
-    service = killed_service("athena", env={"AWS_ENDPOINT_URL_ATHENA": proxy.url}, seed=7)
-    handles = await service.create([request(number, wire, run) for number in range(24)], kills=4, wire=wire)
-    proxy.set(share=0.0, latency=[0, 0])
-    resources = await service.finish(handles, "athena", wire)
-    assert [Phase(one.phase) for one in resources] == [Phase.SUCCEEDED] * 24
     queries = []
     ids = athena.list_query_executions()["QueryExecutionIds"]
     for at in range(0, len(ids), 50):
@@ -60,5 +52,3 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_que
     asked = athena_door.calls("StartQueryExecution")
     assert len({one["ClientRequestToken"] for one in asked}) == 24
     assert len({repr(one) for one in asked}) == 24  # a repeated create is the same to the letter
-    assert service.kills >= 1
-    assert sum(proxy.counts()["faults"].values()) >= 5
