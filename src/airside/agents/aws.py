@@ -52,6 +52,7 @@ _CODES: Mapping[str, str] = {
     "ResourceLimitExceeded": "QuotaExceeded",
     "ResourceNumberLimitExceededException": "QuotaExceeded",
     "ServiceQuotaExceededException": "QuotaExceeded",
+    "ClientException": "InvalidRequest",
     "InvalidArn": "InvalidRequest",
     "InvalidExecutionInput": "InvalidRequest",
     "InvalidInputException": "InvalidRequest",

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from airside.agents.aws import Aws, Place, check_region, console, words
 from airside.agents.boto import BotoConfig, BotoTask, existing
 from airside.agents.boto_request import fill, fit, region_of
+from airside.agents.cloudwatch_logs import log_link
 from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
@@ -224,12 +225,8 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
         self._ask(call, job.region, lambda client: client.delete_endpoint(EndpointName=job.name))
 
     def links(self, job: Endpoint) -> Sequence[LogLink]:
-        home = console(job.region)
-        group = f"/aws/sagemaker/Endpoints/{job.name}".replace("/", "$252F")
-        return (
-            LogLink(f"{home}/sagemaker/home?region={job.region}#/endpoints/{job.name}", "SageMaker Console"),
-            LogLink(f"{home}/cloudwatch/home?region={job.region}#logsV2:log-groups/log-group/{group}", "CloudWatch"),
-        )
+        uri = f"{console(job.region)}/sagemaker/home?region={job.region}#/endpoints/{job.name}"
+        return LogLink(uri, "SageMaker Console"), log_link(job.region, f"/aws/sagemaker/Endpoints/{job.name}")
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
