@@ -127,11 +127,15 @@ class Account:
 
 
 class Aws:
-    """Clients by account, service and region: made when first needed, kept, made anew when refused."""
+    """Clients by account, service and region: made when first needed, kept, made anew when refused.
 
-    def __init__(self, place: Place) -> None:
+    The endpoints that an operator or a connection names are those of `service`; if it is empty, of every one.
+    """
+
+    def __init__(self, place: Place, service: str = "") -> None:
         check_region(place.region)
         self._place = place
+        self._service = service
         self._hosts = HostAllowList([*VENDOR_HOSTS, *place.allowed_hosts])
         self._lock = threading.Lock()
         self._sessions: OrderedDict[str, Any] = OrderedDict()
@@ -211,7 +215,8 @@ class Aws:
             retries={"total_max_attempts": self._place.attempts, "mode": "standard"},
             user_agent_extra="airside",
         )
-        endpoint = account.endpoint_url or self._place.endpoint_url
+        is_its_own = self._service in ("", service)
+        endpoint = (account.endpoint_url or self._place.endpoint_url) if is_its_own else ""
         return self._session(account).client(
             service, region_name=region or None, endpoint_url=endpoint or None, config=config
         )

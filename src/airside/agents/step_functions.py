@@ -114,7 +114,7 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
     def open(self, options: Options) -> None:
         if (missing := missing_extra(self)) is not None:
             raise missing
-        self._aws = Aws(options.place)
+        self._aws = Aws(options.place, "stepfunctions")
         self._standard: set[str] = set()
 
     def close(self) -> None:
