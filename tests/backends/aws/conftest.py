@@ -45,6 +45,16 @@ def connect(service: str, endpoint: str) -> Any:
     return boto3.client(service, endpoint_url=endpoint, region_name=REGION, **KEYS)
 
 
+def outputs_pb(**values: int) -> bytes:
+    """What a container of Flyte's writes to `outputs.pb`."""
+    from flyteidl.core.literals_pb2 import LiteralMap
+
+    written = LiteralMap()
+    for name, value in values.items():
+        written.literals[name].scalar.primitive.integer = value
+    return bytes(written.SerializeToString())
+
+
 @pytest.fixture(scope="session")
 def ministack(
     environment: Callable[..., Path],
@@ -77,6 +87,22 @@ def moto(start_process: Callable[..., Any], free_port: Callable[[], int]) -> int
     body, headers = json.dumps(settings).encode(), {"Content-Type": "application/json"}
     urlopen(Request(f"http://127.0.0.1:{port}/moto-api/config", data=body, headers=headers)).close()
     return port
+
+
+@pytest.fixture(scope="session")
+def batch_queue(moto: int) -> Any:
+    """AWS Batch as another user sees it, with the queue `flights`."""
+    ec2, iam, batch = (connect(service, f"http://127.0.0.1:{moto}") for service in ("ec2", "iam", "batch"))
+    role = iam.create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    subnets = [one["SubnetId"] for one in ec2.describe_subnets()["Subnets"]][:1]
+    groups = [one["GroupId"] for one in ec2.describe_security_groups()["SecurityGroups"]][:1]
+    resources = {"type": "FARGATE", "maxvCpus": 4, "subnets": subnets, "securityGroupIds": groups}
+    made = batch.create_compute_environment(
+        computeEnvironmentName="flights", type="MANAGED", serviceRole=role, computeResources=resources
+    )
+    order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
+    batch.create_job_queue(jobQueueName="flights", state="ENABLED", priority=1, computeEnvironmentOrder=order)
+    return batch
 
 
 @dataclass

@@ -1,0 +1,69 @@
+"""What the containers of tasks need, wherever they run: their words, their environment, the place of their outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airside.agents.placeholders import render
+from airside.model import Container, Fail, Task
+
+_OUTPUT_PREFIX = "--output-prefix"  # of flytekit's own entry point
+
+
+def container_of(task: Task) -> Container:
+    """The container of a task. `Fail` if it has none with an image."""
+    if task.container is None or not task.container.image:
+        raise Fail(f"A task of the type {task.type.name} needs a container with an image.")
+    return task.container
+
+
+def rendered(task: Task, words: Sequence[str]) -> list[str]:
+    """Words of a command with what stands for inputs and places filled in."""
+    others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
+    return [render(word, task.inputs, others) for word in words]
+
+
+def environment_of(task: Task) -> dict[str, str]:
+    """The environment of a task's container, with the ids that Flyte gives to containers of its own.
+
+    >>> from airside.model import TaskType
+    >>> environment_of(Task(type=TaskType("a"), key="0a", output_prefix="s3://runs/0"))
+    {'FLYTE_FAIL_ON_ERROR': 'true', 'AIRSIDE_KEY': '0a', 'AIRSIDE_OUTPUT_PREFIX': 's3://runs/0'}
+    """
+    execution = task.execution
+    own = dict(task.container.env) if task.container is not None else {}
+    given = dict(zip(own, rendered(task, list(own.values())), strict=True))
+    ids = {
+        "FLYTE_INTERNAL_EXECUTION_ID": execution.name,
+        "FLYTE_INTERNAL_EXECUTION_PROJECT": execution.project,
+        "FLYTE_INTERNAL_EXECUTION_DOMAIN": execution.domain,
+        "FLYTE_INTERNAL_TASK_PROJECT": execution.project,
+        "FLYTE_INTERNAL_TASK_DOMAIN": execution.domain,
+        "FLYTE_INTERNAL_TASK_NAME": execution.task_name,
+        "FLYTE_INTERNAL_TASK_VERSION": execution.task_version,
+        "FLYTE_ATTEMPT_NUMBER": str(execution.attempt) if execution.name else "",
+    }
+    return {
+        **{name: value for name, value in ids.items() if value},
+        "FLYTE_FAIL_ON_ERROR": "true",  # else flytekit's entry point ends well whatever its task does
+        **given,
+        **execution.env,
+        "AIRSIDE_KEY": task.key,
+        "AIRSIDE_OUTPUT_PREFIX": task.output_prefix,
+    }
+
+
+def place_of(task: Task, words: Sequence[str]) -> str:
+    """Where the container leaves `outputs.pb` or `error.pb`; empty if it leaves neither.
+
+    Flytekit's plugin for AWS Batch has them in a folder of the output prefix, as its entry point is told.
+
+    >>> from airside.model import TaskType
+    >>> place_of(Task(type=TaskType("a"), output_prefix="s3://runs/0"), ["--output-prefix", "s3://runs/0/0"])
+    's3://runs/0/0'
+    """
+    prefix = task.output_prefix.rstrip("/")
+    told = words[words.index(_OUTPUT_PREFIX) + 1 :][:1] if _OUTPUT_PREFIX in words else []
+    if told and prefix and (told[0].rstrip("/") == prefix or told[0].startswith(f"{prefix}/")):
+        return told[0].rstrip("/")
+    return prefix if told or task.interface.outputs else ""
