@@ -48,10 +48,11 @@ class Destinations:
     """The places that requests may go to.
 
     `hosts` are the hosts that may be called at all, `*` for all; `private` are the hosts, addresses and networks that
-    may be called although they are not on the internet.
+    may be called although they are not on the internet. `agent` is whose options these are.
     """
 
-    def __init__(self, hosts: Sequence[str], private: Sequence[str]) -> None:
+    def __init__(self, hosts: Sequence[str], private: Sequence[str], agent: str = "webhook") -> None:
+        self._agent = agent
         self._hosts = HostAllowList(hosts, may_be_every=True)
         self._networks = tuple(network for entry in private if (network := _network(entry)) is not None)
         self._private = HostAllowList([entry for entry in private if _network(entry) is None], may_be_every=True)
@@ -73,13 +74,13 @@ class Destinations:
         server does not answer.
         """
         if not self._hosts.includes(host, port):
-            raise Fail(f"The host {host} is not among the webhook agent's `hosts`.", code="HostNotAllowed")
+            raise Fail(f"The host {host} is not among the {self._agent} agent's `hosts`.", code="HostNotAllowed")
         found = await _look_up(host, port)
         for address in found:
             if not (is_public(address) or self._is_named(address) or self._private.includes(host, port)):
                 raise Fail(
                     f"The host {host} has the address {address}, which is not on the internet; an operator may allow "
-                    "it in the webhook agent's `private_hosts`.",
+                    f"it in the {self._agent} agent's `private_hosts`.",
                     code="HostNotAllowed",
                 )
         return [str(address) for address in found]

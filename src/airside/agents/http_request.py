@@ -58,7 +58,7 @@ class HttpRequest:
         return f"HttpRequest({self.method} {self.host})"
 
 
-def prepare(task: Task, credentials: Credentials, destinations: Destinations) -> HttpRequest:
+def prepare(task: Task, credentials: Credentials, destinations: Destinations, agent: str = "webhook") -> HttpRequest:
     """The request of a task. Reads secrets and inputs, so it may block. Raises `Fail` for what is wrong."""
     config = _known(task.config)
     others = {"perretryuniquekey": task.key}
@@ -70,7 +70,7 @@ def prepare(task: Task, credentials: Credentials, destinations: Destinations) ->
     headers = _headers(config, task, others, named)
     address = _address(url)
     for name in named:
-        _check_credential(name, credentials, destinations, address)
+        _check_credential(name, credentials, destinations, address, agent)
     content, kind = _content(config, task, others, method)
     if kind and "content-type" not in {name.lower() for name, _ in headers}:
         headers.append(("Content-Type", kind))
@@ -202,11 +202,11 @@ def _credential(told: Mapping[str, Any], path: str, task: Task, named: list[str]
         raise Fail(str(exc), code="SecretMissing") from exc
 
 
-def _check_credential(name: str, credentials: Credentials, destinations: Destinations, to: Address) -> None:
+def _check_credential(name: str, credentials: Credentials, destinations: Destinations, to: Address, agent: str) -> None:
     """A secret goes only where the operator said that it may."""
     if not credentials.get(name, _NOWHERE).includes(to.host, to.port):
         raise Fail(
-            f"The secret {name!r} may not be sent to {to.host}; an operator may allow it in the webhook agent's "
+            f"The secret {name!r} may not be sent to {to.host}; an operator may allow it in the {agent} agent's "
             "`credentials`.",
             code="CredentialNotAllowed",
         )

@@ -18,21 +18,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airside.agents.destinations import Destinations
-from airside.agents.http_answer import HttpAnswer, judge
+from airside.agents.http_answer import judge
 from airside.agents.http_request import HttpRequest, prepare
-from airside.model import Fail, Phase, Resource, Retry, Task, TaskTemplate, UsageError
+from airside.agents.http_sending import HttpSender
+from airside.model import Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import SyncAgent
 from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
 
 _LONGEST_DELAY = 300.0  # seconds between two tries, also if the server asks for more
-_CONNECT_TIMEOUT = 10.0  # seconds for one address of a host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +121,15 @@ class WebhookAgent(SyncAgent):
     async def open(self, options: Options) -> None:
         if (missing := missing_extra(self)) is not None:
             raise missing
-        self._options = options
         self._destinations = Destinations(options.hosts, options.private_hosts)
         self._credentials = {name: HostAllowList(hosts) for name, hosts in options.credentials.items()}
-        self._tls: ssl.SSLContext | None = None  # made for the first request: the library takes a while to load
+        self._sender = HttpSender(self._destinations, options.max_response_bytes)
 
     async def do(self, task: Task) -> Resource:
         clock = asyncio.get_running_loop().time
         until = clock() + 0.9 * self.create_timeout
         request = await asyncio.to_thread(prepare, task, self._credentials, self._destinations)
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(_tls_context)
+        await self._sender.get_ready()
         for attempt in range(request.retries + 1):
             resource, asked = await self._try(request, task)
             delay = max(asked, request.backoff * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311 - no secret
@@ -150,7 +146,7 @@ class WebhookAgent(SyncAgent):
         who = f"{request.method} {request.host}"
         try:
             async with asyncio.timeout(request.timeout):
-                answer = await self._send(request)
+                answer = await self._sender.send(request)
         except (TimeoutError, httpx2.TimeoutException):
             message = f"{who}: no answer within {request.timeout:g} s"
             return Resource(Phase.RETRYABLE_FAILED, message=message, code="Timeout"), 0.0
@@ -160,60 +156,6 @@ class WebhookAgent(SyncAgent):
             return _broken(who, exc), 0.0
         return judge(answer, request, task.interface.outputs), answer.retry_after or 0.0
 
-    async def _send(self, request: HttpRequest) -> HttpAnswer:
-        """Send to a checked address of the host; to the next one only while nothing has been sent."""
-        import httpx2
-
-        addresses = await self._destinations.addresses(request.host, request.port)
-        for address in addresses[:-1]:
-            try:
-                return await self._send_to(address, request)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout):
-                continue
-        return await self._send_to(addresses[-1], request)
-
-    async def _send_to(self, address: str, request: HttpRequest) -> HttpAnswer:
-        """Send to this address. The host is still the one that TLS and the server are told.
-
-        A client for one request: a pooled connection would belong to an address, and so to every host there.
-        """
-        import httpx2
-
-        try:
-            url = httpx2.URL(request.url).copy_with(host=address, port=request.port)
-        except httpx2.InvalidURL as exc:
-            raise Fail("config.url: not a valid address.") from exc
-        transport = httpx2.AsyncHTTPTransport(verify=self._tls or True, trust_env=False)
-        patience = httpx2.Timeout(request.timeout, connect=min(request.timeout, _CONNECT_TIMEOUT))
-        async with httpx2.AsyncClient(transport=transport, trust_env=False, timeout=patience) as client:
-            message = client.build_request(
-                request.method,
-                url,
-                headers=[("Host", request.netloc), ("Accept-Encoding", "identity"), *request.headers],
-                content=request.content,
-                extensions={"sni_hostname": request.host},
-            )
-            response = await client.send(message, stream=True, follow_redirects=False)
-            try:
-                return await self._receive(response)
-            finally:
-                await response.aclose()
-
-    async def _receive(self, response: httpx2.Response) -> HttpAnswer:
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        taken = bytearray()
-        async for piece in response.aiter_bytes():
-            taken += piece
-            if len(taken) > self._options.max_response_bytes:
-                return HttpAnswer(response.status_code, headers, None)
-        return HttpAnswer(response.status_code, headers, _decode(bytes(taken), response.charset_encoding))
-
-
-def _tls_context() -> ssl.SSLContext:
-    import httpx2
-
-    return httpx2.create_ssl_context()
-
 
 def _broken(who: str, exc: httpx2.RequestError) -> Resource:
     """A request that the network did not carry through."""
@@ -221,10 +163,3 @@ def _broken(who: str, exc: httpx2.RequestError) -> Resource:
     if "CERTIFICATE_VERIFY_FAILED" in words:
         return Resource(Phase.FAILED, message=f"{who}: the server's certificate is not good: {words}", code="TlsError")
     return Resource(Phase.RETRYABLE_FAILED, message=f"{who}: {words}", code="NetworkError")
-
-
-def _decode(data: bytes, charset: str | None) -> str:
-    try:
-        return data.decode(charset or "utf-8", errors="replace")
-    except LookupError:
-        return data.decode("utf-8", errors="replace")
