@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -14,7 +15,21 @@ import requests
 from flyteidl2.core.execution_pb2 import ContainerError, ErrorDocument
 from flyteidl2.core.literals_pb2 import LiteralMap
 
-from airside import AsyncAgent, Engine, Phase, Resource, Retry, Task, TaskTemplate, UsageError, kwtypes
+from airside import (
+    AsyncAgent,
+    Call,
+    Engine,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+    TaskTemplate,
+    TaskType,
+    UsageError,
+    kwtypes,
+)
+from airside.agents.sensor import SensorAgent
+from airside.sdk.adapt import adapt
 from airside.wire import storage
 
 
@@ -154,3 +169,43 @@ def test_a_large_file_is_copied_piece_by_piece(s3: str, tmp_path: Path) -> None:
         with pytest.raises(storage.FileMissing):
             storage.download(f"{s3}/no-such-file", between)
     assert (tmp_path / "between").read_bytes() == content
+
+
+async def test_a_sensor_waits_for_an_object_or_anything_below_a_prefix(s3: str) -> None:
+    sensor = adapt(SensorAgent())
+    await sensor.open(SensorAgent.Options())
+    try:
+        done = f"{s3}/day=1/_SUCCESS"
+        waiting = {
+            path: await sensor.create(Task(type=TaskType("sensor"), config={"sensor": "file", "path": path}), Call())
+            for path in (done, f"{s3}/day=1/", f"{s3}/day=2", f"{s3}/day")
+        }
+        jobs = list(waiting.values())
+        assert [one.phase for one in await sensor.get_many(jobs, Call()) if isinstance(one, Resource)] == [
+            Phase.RUNNING
+        ] * 4
+        await asyncio.to_thread(storage.write, done, b"")
+        answers = await sensor.get_many(jobs, Call())
+        met = [one.phase is Phase.SUCCEEDED for one in answers if isinstance(one, Resource)]
+        assert met == [True, True, False, False]
+    finally:
+        await sensor.close()
+
+
+async def test_a_sensor_of_a_store_that_does_not_answer_goes_on(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage._store.cache_clear()
+    sensor = adapt(SensorAgent())
+    await sensor.open(SensorAgent.Options(least_poke_interval=0.1))
+    try:
+        config = {"sensor": "file", "path": f"{s3}/x", "poke_interval": 3}
+        job = await sensor.create(Task(type=TaskType("sensor"), config=config), Call())
+        with pytest.raises(Retry, match=r"^s3://bucket/x cannot be looked for: .*after 3 retries") as caught:
+            await sensor.get(job, Call())
+        assert caught.value.after == 3.0
+        short = Task(type=TaskType("sensor"), config={**config, "timeout": 0.1})
+        resource = await sensor.get(await sensor.create(short, Call()), Call())
+        assert (resource.phase, resource.code) == (Phase.FAILED, "SensorTimeout")
+        assert "cannot be looked for" in resource.message
+    finally:
+        await sensor.close()

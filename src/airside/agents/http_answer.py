@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from airside.agents.http_request import HttpRequest
-from airside.agents.json_values import from_json, is_optional, kind_of
+from airside.agents.json_values import Kind, from_json, is_optional
 from airside.model import ConversionError, Fail, Phase, Resource
 from airside.model.redaction import redact
 
@@ -48,8 +48,8 @@ class HttpAnswer:
         return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
-def judge(answer: HttpAnswer, request: HttpRequest, declared: Mapping[str, Any]) -> Resource:
-    """The end of a task whose request was answered so."""
+def judge(answer: HttpAnswer, request: HttpRequest, declared: Mapping[str, Kind]) -> Resource:
+    """The end of a task whose request was answered so. `declared` are the kinds of its outputs."""
     expected = answer.status in request.expected if request.expected else 200 <= answer.status < 300
     if not expected:
         return _unexpected(answer, request)
@@ -60,7 +60,7 @@ def judge(answer: HttpAnswer, request: HttpRequest, declared: Mapping[str, Any])
             message=f"{request.host} answered with more than the webhook agent's max_response_bytes.",
         )
     try:
-        outputs = {name: _output(name, annotation, answer, request) for name, annotation in declared.items()}
+        outputs = {name: _output(name, kind, answer, request) for name, kind in declared.items()}
     except ConversionError as exc:
         return Resource(Phase.FAILED, message=str(exc), code="OutputConversionError")
     except Fail as exc:
@@ -90,7 +90,7 @@ def _phrase(status: int) -> str:
         return ""
 
 
-def _output(name: str, annotation: Any, answer: HttpAnswer, request: HttpRequest) -> Any:
+def _output(name: str, kind: Kind, answer: HttpAnswer, request: HttpRequest) -> Any:
     """The value of one output, by its name. What a server echoes of our secrets is masked."""
     text = redact(answer.text or "")
     match name:
@@ -104,7 +104,7 @@ def _output(name: str, annotation: Any, answer: HttpAnswer, request: HttpRequest
             return _json(text, request)
         case "info":
             return {"status_code": answer.status, "response_data": text, **request.info}
-    fields, kind = _json(text, request), kind_of(annotation)
+    fields = _json(text, request)
     if isinstance(fields, dict) and (name in fields or is_optional(kind)):
         return from_json(fields.get(name), kind, f"outputs.{name}")
     raise Fail(

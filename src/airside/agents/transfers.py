@@ -36,6 +36,11 @@ class Transfers:
         with _told_as_fail(uri):
             self._storage.check(uri)
 
+    def exists(self, uri: str) -> bool:
+        """True if there is a file or a folder, or anything below it."""
+        with _told_as_fail(uri):
+            return self._storage.exists(uri)
+
     def keep(self, pieces: Iterable[bytes], prefix: str, name: str) -> File:
         """Write these bytes to a file under the task's output prefix."""
         uri = _under(prefix, name)

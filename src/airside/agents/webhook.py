@@ -21,6 +21,7 @@ from airside.agents.destinations import Destinations
 from airside.agents.http_answer import judge
 from airside.agents.http_request import HttpRequest, prepare
 from airside.agents.http_sending import HttpSender
+from airside.agents.json_values import kind_of
 from airside.model import Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import SyncAgent
@@ -154,7 +155,8 @@ class WebhookAgent(SyncAgent):
             return Resource(Phase.RETRYABLE_FAILED, message=exc.message, code="NetworkError"), 0.0
         except httpx2.RequestError as exc:
             return _broken(who, exc), 0.0
-        return judge(answer, request, task.interface.outputs), answer.retry_after or 0.0
+        declared = {name: kind_of(annotation) for name, annotation in task.interface.outputs.items()}
+        return judge(answer, request, declared), answer.retry_after or 0.0
 
 
 def _broken(who: str, exc: httpx2.RequestError) -> Resource:

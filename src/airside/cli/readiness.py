@@ -56,7 +56,7 @@ def look(entries: Sequence[Registration], settings: Settings, *, probe: bool) ->
 
 async def _look_at(entry: Registration, settings: Settings, *, probe: bool) -> Readiness:
     agent: Any = entry.agent
-    extra = ", ".join(dict.fromkeys(getattr(agent, "requires", {}).values()))
+    extra = ", ".join(dict.fromkeys((*getattr(agent, "requires", {}).values(), *getattr(agent, "extras", ()))))
     told = {"credentials": "", "endpoint": ""}
     missing = missing_extra(agent)
     if missing is not None:

@@ -118,6 +118,19 @@ def download(uri: str, into: BinaryIO) -> int:
         return file.tell()
 
 
+def exists(uri: str) -> bool:
+    """True if there is a file, a folder or anything below it at that place. Raises as `read` does."""
+    scheme = _scheme(uri)
+    if scheme in OBJECT_STORES:
+        return _object_exists(uri.rstrip("/"))
+    with _local_errors(uri, "looked for"):
+        try:
+            _local(uri, scheme).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
 def upload(uri: str, source: BinaryIO) -> None:
     """Write a file of any size as a whole, piece by piece, from an open one. Raises as `read` does."""
     scheme = _scheme(uri)
@@ -160,6 +173,11 @@ class Storage:
         """Copy a file into an open one; see `storage.download`."""
         self._check(uri)
         return download(uri, into)
+
+    def exists(self, uri: str) -> bool:
+        """True if there is something at that place; see `storage.exists`."""
+        self._check(uri)
+        return exists(uri)
 
     def upload(self, uri: str, source: BinaryIO) -> None:
         """Write a file from an open one; see `storage.upload`."""
@@ -295,6 +313,16 @@ def _read_object(uri: str, limit: int) -> bytes:
         if size > limit:
             raise _too_large(uri, size, limit)
         return bytes(found.bytes())
+
+
+def _object_exists(uri: str) -> bool:
+    store, key = _object(uri)
+    with _store_errors(uri, "looked for"):
+        try:
+            store.head(key)
+        except FileNotFoundError:
+            return any(store.list(prefix=f"{key}/", chunk_size=1))
+    return True
 
 
 def _write_object(uri: str, data: bytes) -> None:
