@@ -123,6 +123,26 @@ class RestJobAgent(AsyncAgent[Job]):
         self._credential(None)
         return f"the secret {auth.secret}"
 
+    async def probe(self) -> str:
+        """What the service answers to the description's `probe`; without one, that something answers at all."""
+        described = self._described.probe
+        if described is None:
+            status = await self._knock()
+        else:
+            status, _ = await self._send(await self._prepare(described, {}, {}, None), as_text=True)
+        return f"{self._described.base_url} answers {status}"
+
+    async def _knock(self) -> int:
+        import httpx2
+
+        try:
+            response = await self._client.get(self._described.base_url)
+        except httpx2.HTTPError as exc:
+            raise Retry(f"{self.name}: {' '.join(str(exc).split()) or type(exc).__name__}") from None
+        if response.status_code >= 500:
+            raise Retry(f"{self.name} answered {response.status_code} {response.reason_phrase}".rstrip())
+        return response.status_code
+
     async def create(self, task: Task, call: Call) -> Job:
         described = self._described.create
         facts = _facts(task)

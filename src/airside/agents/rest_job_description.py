@@ -121,6 +121,7 @@ class Description:
     link: the address of a job's page for people, with placeholders.
     error: a JSONPath to the words of an answer that is an error.
     timeout, poll_interval: seconds for one request, and between two polls.
+    probe: a request that costs nothing and shows that the service is there and knows the caller.
     """
 
     base_url: str
@@ -134,6 +135,7 @@ class Description:
     find: Find | None = None
     result: Result | None = None
     logs: Request | None = None
+    probe: Request | None = None
     link: str = ""
     error: str = ""
     timeout: float = 20.0
@@ -152,6 +154,7 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "delete": ("id",),
     "logs": ("id",),
     "many": ("ids",),
+    "probe": (),
     "link": (*_ALWAYS, "id"),
 }
 _PATHS = ("state", "message", "link", "jobs", "id", "error")
@@ -294,7 +297,7 @@ def _placeholder_problems(described: Description) -> Iterator[str]:
         for placeholder in PLACEHOLDER.finditer(text):
             scope, dot, _ = placeholder[1].lower().partition(".")
             if scope not in known or (scope in ("inputs", "config")) != bool(dot):
-                told = ", ".join(f"{{{{.{one}}}}}" for one in known)
+                told = ", ".join(f"{{{{.{one}}}}}" for one in known) or "none"
                 yield f"{where}: {placeholder[0]} is not known there (known: {told})"
 
 

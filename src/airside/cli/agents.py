@@ -12,7 +12,7 @@ from airside.cli.endpoint import EndpointOptions, endpoint_flags, read_endpoint
 from airside.cli.exits import Exit
 from airside.cli.readiness import Readiness, is_built_in, look
 from airside.cli.registry import has_host_access, load_registry
-from airside.cli.settings import load_settings
+from airside.cli.settings import load_settings, served_modules
 from airside.model import UsageError
 from airside.sdk.registry import Registration
 
@@ -55,8 +55,9 @@ def agents(
     (find), or only within one process. HOST is yes for agents with access to the machine they run on; a service
     serves them only when named with --enable.
 
-    With --all: every agent that is part of Airside, the extra that brings its library, and whether it could be
-    served here: library, settings and credentials are there, and with --probe its backend answers.
+    With --all: every agent that is part of Airside, and every REST service that a file of --modules or of the
+    settings describes; the extra that brings its library, and whether it could be served here: library, settings
+    and credentials are there, and with --probe its backend answers.
 
     \b
     Examples:
@@ -89,8 +90,9 @@ def agents(
 
 
 def _list_built_in(file: str | None, modules: Sequence[str], *, probe: bool, strict: bool, as_json: bool) -> int:
-    entries = [entry for entry in load_registry(modules) if is_built_in(entry)]
-    found = look(entries, load_settings(file), probe=probe)
+    settings = load_settings(file)
+    entries = [entry for entry in load_registry(modules or served_modules(settings)) if is_built_in(entry)]
+    found = look(entries, settings, probe=probe)
     if as_json:
         from airside.cli.main import echo_json
 
@@ -109,7 +111,9 @@ def _print_readiness(rows: Sequence[Row], found: Sequence[Readiness]) -> None:
     for row, one in zip(rows, found, strict=True):
         ready = "yes" if one.is_ready else "no"
         types = ", ".join(row.task_types)
-        cells.append((row.name, types, one.extra or "-", row.once, ready, one.credentials or "-"))
+        described = row.source.partition("file ")[2]  # a REST service in a file
+        name = f"{row.name} ({described})" if described else row.name
+        cells.append((name, types, one.extra or "-", row.once, ready, one.credentials or "-"))
     _print_table(cells)
     for one in found:
         if one.endpoint:

@@ -81,3 +81,15 @@ def _table(value: Any, path: str, source: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{source}: {path}: expected a table, got {value!r}; write [{path}]")
     return value
+
+
+def served_modules(settings: Settings) -> tuple[str, ...]:
+    """The modules and descriptions that `[serve]` names. Raises `UsageError` if they are no list of texts.
+
+    >>> served_modules(Settings(serve={"modules": ["my_agents", "transcode.toml"]}))
+    ('my_agents', 'transcode.toml')
+    """
+    told = settings.serve.get("modules", [])
+    if not isinstance(told, list) or not all(isinstance(one, str) for one in told):
+        raise UsageError(f"{settings.source}: serve.modules: expected a list of names, got {told!r}")
+    return tuple(told)

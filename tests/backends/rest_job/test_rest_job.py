@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from tests.backends.rest_job.conftest import FIND, LOGS, MANY, TOKEN
 
 from airside import Connection, Fail, File, NotFound, Phase, Retry, TaskTemplate, UsageError, kwtypes
 from airside.agents.rest_job import Job, rest_job
+from airside.cli.main import execute
 from airside.engine.remote import RemoteAgent
 from airside.model import Call, TaskType
 from airside.sdk.adapt import adapt
@@ -296,6 +298,47 @@ def test_the_command_line_names_file_and_key(words: Any) -> None:
         [airside, "agents", "--modules", words.describe()], capture_output=True, text=True, check=True
     )
     assert "count_words" in done.stdout
+
+
+def test_a_described_agent_is_listed_with_its_readiness(
+    words: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = words.describe('\n[probe]\npath = "/jobs"\n')
+    (tmp_path / "airside.toml").write_text(f'[serve]\nmodules = ["{path}"]\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("airside.cli.registry.installed_plugins", list)  # the others would ask their own backends
+
+    def ask() -> dict[str, Any]:
+        assert execute(["agents", "--probe", "--json"]) == 0
+        [found] = json.loads(capsys.readouterr().out)["agents"]
+        return dict(found)
+
+    ready = ask()
+    assert (ready["name"], ready["task_types"], ready["extra"]) == ("words", ["count_words"], "rest_job")
+    assert (ready["source"], ready["once"], ready["ready"]) == (f"file {path}", "process", True)
+    assert (ready["credentials"], ready["endpoint"]) == ("the secret words/token", f"{words_url(words)} answers 200")
+    assert execute(["agents", "--all"]) == 0
+    assert f"words ({path})" in capsys.readouterr().out
+    monkeypatch.setenv("_FSEC_WORDS_TOKEN", "wrong-0123456789")
+    assert ask()["problem"].startswith("its backend does not answer: words answered 401 UNAUTHORIZED: who are you?")
+    monkeypatch.delenv("_FSEC_WORDS_TOKEN")
+    assert "no credentials" in ask()["problem"]
+
+
+async def test_a_probe_that_is_not_described_wants_any_answer(words: Any) -> None:
+    agent = await made(words.describe())
+    await agent.open(None)
+    assert await agent.probe() == f"{words_url(words)} answers 401"
+    await agent.close()
+    gone = await made(words.describe(changes={f"127.0.0.1:{words.port}/v1": "127.0.0.1:9"}))
+    await gone.open(None)
+    with pytest.raises(Retry, match=r"^words: "):
+        await gone.probe()
+    await gone.close()
+
+
+def words_url(words: Any) -> str:
+    return f"http://127.0.0.1:{words.port}/v1"
 
 
 def test_the_example_of_the_documentation_is_a_description(tmp_path: Path) -> None:

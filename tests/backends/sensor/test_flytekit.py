@@ -109,29 +109,22 @@ async def test_a_users_sensor_runs_where_its_module_is_allowed(
     (tmp_path / "wf.py").write_text(OWN)  # the module of the task, where the service runs
     (tmp_path / "csv").mkdir()
     task = plugin_task("flytekit", OWN, "enough", FLYTEKIT, folder=f"{tmp_path}/csv", least=2)
-    for modules, allowed in (("[]", False), ('["wf"]', True)):
-        port, settings = free_port(), tmp_path / "airside.toml"
-        settings.write_text(f"[agents.sensor]\nmodules = {modules}\npoke_interval = 0.1\nleast_poke_interval = 0.1\n")
-        argv = [airside, "serve", "--port", port, "--metrics-port", -1, "--settings", settings, "--agent", "sensor"]
-        service = start_process([str(one) for one in argv], port=port, env={"PYTHONPATH": str(tmp_path)})
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            jobs = await start(channel, task, tmp_path / modules.strip('[]"'))
-            if not allowed:
-                refused = await finish(*jobs[0])
-                assert Phase(refused.phase) is Phase.FAILED
-                assert "an operator may allow the module in the sensor agent's `modules`" in refused.message
-                service.kill()  # a stop would wait for callers
-                continue
-            (tmp_path / "csv" / "1.csv").touch()
-            async with asyncio.timeout(60):
-                while "FilesSensor is not met yet" not in (await jobs[0][0].get(jobs[0][1], "sensor")).message:
-                    await asyncio.sleep(0.1)
-            (tmp_path / "csv" / "2.csv").touch()
-            assert [Phase((await finish(*one)).phase) for one in jobs] == [Phase.SUCCEEDED] * 2
-            other = task.template.replace(b"FilesSensor", b"NoneSensors")
-            client = jobs[0][0]
-            handle = await client.create("sensor", template=other, inputs=task.inputs, prefix=f"{tmp_path}/none/0")
-            resource = await finish(client, handle)
-            assert Phase(resource.phase) is Phase.FAILED
-            assert "wf has no sensor NoneSensors: a subclass of flytekit's BaseSensor" in resource.message
-        service.kill()
+    port, settings = free_port(), tmp_path / "airside.toml"
+    settings.write_text('[agents.sensor]\nmodules = ["wf"]\npoke_interval = 0.1\nleast_poke_interval = 0.1\n')
+    argv = [airside, "serve", "--port", port, "--metrics-port", -1, "--settings", settings, "--agent", "sensor"]
+    service = start_process([str(one) for one in argv], port=port, env={"PYTHONPATH": str(tmp_path)})
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        jobs = await start(channel, task, tmp_path)
+        (tmp_path / "csv" / "1.csv").touch()
+        async with asyncio.timeout(60):
+            while "FilesSensor is not met yet" not in (await jobs[0][0].get(jobs[0][1], "sensor")).message:
+                await asyncio.sleep(0.1)
+        (tmp_path / "csv" / "2.csv").touch()
+        assert [Phase((await finish(*one)).phase) for one in jobs] == [Phase.SUCCEEDED] * 2
+        other = task.template.replace(b"FilesSensor", b"NoneSensors")
+        client = jobs[0][0]
+        handle = await client.create("sensor", template=other, inputs=task.inputs, prefix=f"{tmp_path}/none/0")
+        resource = await finish(client, handle)
+        assert Phase(resource.phase) is Phase.FAILED
+        assert "wf has no sensor NoneSensors: a subclass of flytekit's BaseSensor" in resource.message
+    service.kill()  # a stop would wait for callers
