@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -19,6 +21,7 @@ from typing import Any, Literal
 from airside.agents.databricks_run import submission
 from airside.agents.databricks_states import message_of, phase_of
 from airside.agents.databricks_workspaces import Client, Workspace, Workspaces, base_url
+from airside.agents.faults import fault_of, faults
 from airside.agents.json_values import from_json, kind_of
 from airside.model import (
     AgentError,
@@ -31,6 +34,7 @@ from airside.model import (
     NotFound,
     Phase,
     Resource,
+    Retry,
     Task,
     TaskTemplate,
     UsageError,
@@ -38,7 +42,9 @@ from airside.model import (
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
 
-_PAGE = 25  # the most runs that one runs/list tells
+_PAGE = 24  # runs that one runs/list tells: "less than 25"
+_WORKSPACES_AT_ONCE = 8
+_SOON = 1.0  # seconds
 _MAX_TASK_PAGES = 10  # of a hundred tasks each
 _FAILURES_TOLD = 3
 _LAST_LINES = 20
@@ -178,22 +184,24 @@ class DatabricksAgent(AsyncAgent[Run]):
 
     def get_many(self, jobs: Sequence[Run], call: Call) -> Sequence[Resource | Exception]:
         """One runs/list for the runs that are active; each of the others is asked for, once, since it is over."""
-        active: dict[tuple[str, str, int], Mapping[str, Any]] = {}
-        for host, named_secret in {(job.host, job.secret) for job in jobs}:
-            group = [job for job in jobs if (job.host, job.secret) == (host, named_secret)]
-            if len(group) > 1:
-                found = self._active(self._client(group[0], call), {job.run_id for job in group})
-                active |= {(host, named_secret, run_id): told for run_id, told in found.items()}
-        return [self._one_of(job, active.get((job.host, job.secret, job.run_id)), call) for job in jobs]
+        groups: dict[tuple[str, str], list[Run]] = {}
+        for job in jobs:
+            groups.setdefault((job.host, job.secret), []).append(job)
+        with ThreadPoolExecutor(
+            min(len(groups), _WORKSPACES_AT_ONCE)
+        ) as pool:  # one that hangs is not to hold up others
+            told = pool.map(lambda group: self._get_group(group, call), groups.values())
+            answers = dict(zip(groups, map(iter, told), strict=True))
+        return [next(answers[job.host, job.secret]) for job in jobs]
 
     def delete(self, job: Run, call: Call) -> None:
         client = self._client(job, call)
         try:
             client.ask("POST", f"{self._runs}/cancel", body={"run_id": job.run_id})
         except Fail as exc:
-            if exc.code == "ResourceNotFound":
+            if exc.code == "ResourceNotFound" or "does not exist" in exc.message:
                 raise NotFound(exc.message) from None
-            raise
+            raise (fault_of(exc) if exc.code == "Forbidden" else exc) from None
 
     def links(self, job: Run) -> Sequence[LogLink]:
         return [LogLink(job.page, "Databricks run")] if job.page else []
@@ -225,7 +233,8 @@ class DatabricksAgent(AsyncAgent[Run]):
             return None
 
     def _client(self, job: Run, call: Call) -> Client:
-        return self._workspaces.client(job.host, call.connection, job.secret)
+        with faults():
+            return self._workspaces.client(job.host, call.connection, job.secret)
 
     def _page_of(self, client: Client, run_id: int) -> str:
         """The run's page in Databricks, which only a second call tells; the first poll tells it again."""
@@ -249,11 +258,25 @@ class DatabricksAgent(AsyncAgent[Run]):
             query["page_token"] = told["next_page_token"]
         return found
 
-    def _one_of(self, job: Run, told: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+    def _get_group(self, jobs: Sequence[Run], call: Call) -> Sequence[Resource | Exception]:
+        """How the runs of one workspace are. Whatever goes wrong there is no matter of the runs of another one."""
         try:
-            client = self._client(job, call)
+            client = self._client(jobs[0], call)
+            active = self._active(client, {job.run_id for job in jobs}) if len(jobs) > 1 else {}
+        except AirsideError as exc:
+            error = Retry(exc.message) if isinstance(exc, NotFound) else exc  # the workspace, not its runs
+            return [error] * len(jobs)
+        half = None if call.deadline is None or call.remaining is None else call.deadline - call.remaining / 2
+        return [self._one_of(job, active.get(job.run_id), client, half) for job in jobs]
+
+    def _one_of(
+        self, job: Run, told: Mapping[str, Any] | None, client: Client, until: float | None
+    ) -> Resource | Exception:
+        try:
             if told is not None and not phase_of(told)[0].is_terminal:
                 return self._resource(job, told, client)
+            if until is not None and time.monotonic() > until:
+                return Retry("There was no time left to ask about this run.", after=_SOON)
             return self._resource(job, self._read(client, job.run_id), client)
         except AirsideError as exc:
             return exc
@@ -272,7 +295,7 @@ class DatabricksAgent(AsyncAgent[Run]):
     def _notebook_result(self, job: Run, told: Mapping[str, Any], client: Client, resource: Resource) -> Resource:
         """The resource with what the run's last notebook handed to `dbutils.notebook.exit`, if it did."""
         for one in reversed(self._tasks(client, told)):
-            if one.get("run_id") is None:
+            if one.get("run_id") is None or "notebook_task" not in one or not phase_of(one)[0].is_success:
                 continue
             exit_value = (self._output(client, one["run_id"]).get("notebook_output") or {}).get("result")
             if exit_value is None:

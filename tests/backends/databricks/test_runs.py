@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -164,7 +165,7 @@ async def test_one_list_answers_for_many_runs(door: Any, tmp_path: Any) -> None:
     assert not any(phase.is_terminal for phase in phases[:-1])
     asked = [one.path.rpartition("/")[2] for one in door.asked]
     assert asked == ["list", "get"]
-    assert door.asked[0].query == {"active_only": "true", "run_type": "SUBMIT_RUN", "limit": "25"}
+    assert door.asked[0].query == {"active_only": "true", "run_type": "SUBMIT_RUN", "limit": "24"}
     await agent.close()
 
 
@@ -254,7 +255,7 @@ async def test_the_version_of_the_api_is_a_setting(door: Any) -> None:
 def over(result: str = "SUCCESS", **more: Any) -> dict[str, Any]:
     """A run of one task that is over, as Jobs API 2.2 tells it."""
     state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": more.pop("message", "")}
-    task = {"task_key": "t", "run_id": 71, "state": state}
+    task = {"task_key": "t", "run_id": 71, "state": state, "notebook_task": {"notebook_path": "/n"}}
     return {"run_id": 7, "job_id": 1, "run_page_url": "https://x/1/7", "state": state, "tasks": [task], **more}
 
 
@@ -275,6 +276,23 @@ async def test_what_a_notebook_exits_with_is_the_output(door: Any) -> None:
     assert seen[0].info["execution_duration"] == 1.5
     assert (seen[2].phase, seen[2].code) == (Phase.FAILED, "OutputConversionError")
     assert "'oops'" in seen[2].message
+
+
+async def test_only_a_notebook_that_ran_is_asked_for_its_exit_value(door: Any) -> None:
+    agent = await opened(host=door.url)
+    ran = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+    left_out = {"life_cycle_state": "TERMINATED", "result_state": "EXCLUDED"}
+    tasks = [
+        {"task_key": "a", "run_id": 71, "state": ran, "notebook_task": {"notebook_path": "/n"}},
+        {"task_key": "b", "run_id": 72, "state": ran, "condition_task": {"op": "EQUAL_TO"}},
+        {"task_key": "c", "run_id": 73, "state": left_out, "notebook_task": {"notebook_path": "/n"}},
+    ]
+    door.answer("/runs/get", over(tasks=tasks))
+    door.answer("/runs/get-output", {"notebook_output": {"result": "3"}})
+    resource = await agent.get(agent.codec.encode(Run(door.url, 7, outputs={"rows": "int"})), Call())
+    assert (resource.phase, resource.outputs) == (Phase.SUCCEEDED, {"rows": 3})
+    assert [one.query for one in door.calls("/runs/get-output")] == [{"run_id": "71"}]
+    await agent.close()
 
 
 async def test_the_reason_of_an_end_tells_faults_apart(door: Any) -> None:
@@ -307,6 +325,52 @@ async def test_pages_of_runs_and_of_tasks_are_read_on(door: Any) -> None:
     assert [one.phase for one in answers] == [Phase.RUNNING, Phase.RUNNING, Phase.FAILED, Phase.SUCCEEDED]
     assert answers[2].message == "late: boom"
     assert [one.query.get("page_token") for one in door.calls("/runs/list")] == [None, "p2"]
+    await agent.close()
+
+
+async def test_a_workspace_that_is_away_costs_the_runs_of_another_nothing(
+    door: Any, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_FSEC_SECOND_TOKEN", "dapi-second")
+    away = f"http://127.0.0.1:{free_port()}"
+    agent = await opened(host=door.url, workspaces={away: Workspace(token="second_token")})
+    running = {"life_cycle_state": "RUNNING"}
+    door.answer("/runs/list", {"runs": [{"run_id": number, "state": running} for number in (1, 2)]})
+    metas = [
+        agent.codec.encode(Run(url, number)) for url, number in ((away, 1), (door.url, 1), (away, 2), (door.url, 2))
+    ]
+    told = await agent.get_many(metas, Call())
+    assert [type(one) for one in told] == [Retry, Resource, Retry, Resource]
+    door.answer("/runs/list", refusal("ENDPOINT_NOT_FOUND", "no such path"), 404)
+    told = await agent.get_many(metas[1::2], Call())
+    assert [type(one) for one in told] == [Retry, Retry]  # it says nothing of the runs
+    await agent.close()
+
+
+async def test_runs_that_there_is_no_time_for_are_left_for_later(door: Any) -> None:
+    agent = DatabricksAgent()
+    agent.open(agent.Options(host=door.url))
+    door.answer("/runs/list", {"runs": [{"run_id": 1, "state": {"life_cycle_state": "RUNNING"}}]})
+    call = Call(deadline=time.monotonic())
+    active, over = await asyncio.to_thread(agent.get_many, [Run(door.url, 1), Run(door.url, 2)], call)
+    assert isinstance(active, Resource)
+    assert "no time left" in str(over)
+    assert not door.calls("/runs/get")
+
+
+async def test_whatever_is_refused_while_a_run_is_there_may_pass(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FSEC_TEAM_A", "dapi-team-a")
+    agent = await opened(host=door.url)  # no longer may tasks use the token that the run was made with
+    meta = agent.codec.encode(Run(door.url, 7, secret="team_a"))
+    for ask in (agent.get, agent.delete):
+        with pytest.raises(Retry, match="token_secrets"):
+            await ask(meta, Call())
+    door.answer("/runs/cancel", refusal("PERMISSION_DENIED"), 403)
+    with pytest.raises(Retry, match="PERMISSION_DENIED"):
+        await agent.delete(agent.codec.encode(Run(door.url, 7)), Call())
+    door.answer("/runs/cancel", refusal("INVALID_PARAMETER_VALUE", "Run 7 does not exist."), 400)
+    with pytest.raises(NotFound):
+        await agent.delete(agent.codec.encode(Run(door.url, 7)), Call())
     await agent.close()
 
 
