@@ -7,6 +7,7 @@ between. Tasks of flytekit's and Flyte 2's BigQuery plugins run as they are.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from airside.agents.bigquery_task import TYPE, BigQueryConfig, BigQueryTask
 from airside.agents.json_values import kind_of
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
+    AgentError,
     Call,
     ConversionError,
     Fail,
@@ -45,6 +47,7 @@ T = TypeVar("T")
 _SINGLE_GETS = 2  # jobs of one project up to which each is asked for by itself
 _PAGE = 500  # jobs in one page of a list
 _MOST_PAGES = 10
+_SOON = 1.0  # seconds
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _FOUND_WITHOUT_LOCATION = ("", "US", "EU")
 
@@ -153,12 +156,17 @@ class BigQueryAgent(AsyncAgent[Query]):
 
     def get_many(self, jobs: Sequence[Query], call: Call) -> Sequence[Resource | Exception]:
         """One list for many jobs of a project; what it does not show is asked for one by one."""
-        listed: dict[tuple[str, str], Any] = {}
-        for project in {job.project for job in jobs}:
-            mine = [job for job in jobs if job.project == project and job.created]
-            if len(mine) > _SINGLE_GETS:
-                listed |= {(project, job_id): found for job_id, found in self._list(call, project, mine).items()}
-        return [self._answer_for(job, listed.get((job.project, job.job_id)), call) for job in jobs]
+        told: dict[int, Resource | Exception] = {}
+        half = None if call.deadline is None or call.remaining is None else call.deadline - call.remaining / 2
+        for project in dict.fromkeys(job.project for job in jobs):
+            mine = [(place, job) for place, job in enumerate(jobs) if job.project == project]
+            try:
+                listed = self._list(call, project, [job for _, job in mine])
+            except AgentError as exc:  # it says nothing of the jobs, and least of all of those of another project
+                told |= {place: Retry(exc.message, after=getattr(exc, "after", None)) for place, _ in mine}
+                continue
+            told |= {place: self._answer_for(job, listed.get(job.job_id), call, half) for place, job in mine}
+        return [told[place] for place in range(len(jobs))]
 
     def delete(self, job: Query, call: Call) -> None:
         def cancel(client: Client) -> None:
@@ -201,12 +209,14 @@ class BigQueryAgent(AsyncAgent[Query]):
             return Resource(Phase.FAILED, message=message, code="ResultGone", links=links, info=info)
         return Resource(phase, message="; ".join(info.get("warnings", ())), outputs=outputs, links=links, info=info)
 
-    def _answer_for(self, job: Query, found: Any, call: Call) -> Resource | Exception:
-        if found is None and call.remaining is not None and call.remaining < 1.0:
-            return Retry("there was no time left to ask for this job")
+    def _answer_for(self, job: Query, found: Any, call: Call, until: float | None) -> Resource | Exception:
         try:
+            if found is not None and (found.state != "DONE" or not job.outputs):
+                return self._judge(job, found, call)
+            if until is not None and time.monotonic() > until:
+                return Retry("There was no time left to ask about this job.", after=_SOON)
             return self._judge(job, found, call) if found is not None else self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
+        except Exception as exc:  # noqa: BLE001 - the other jobs are not to suffer from it
             return exc
 
     def _outputs(self, job: Query, found: Any, answer: Mapping[str, Any], call: Call) -> dict[str, Any]:
@@ -234,7 +244,7 @@ class BigQueryAgent(AsyncAgent[Query]):
         def fetch(_client: Client) -> tuple[list[dict[str, Any]], int]:
             most, patience = self._options.max_rows, self._patience(call)
             page = found.result(max_results=most, retry=None, job_retry=None, timeout=patience)
-            rows = [dict(row.items()) for row in page]
+            rows = [answers.row_of(row) for row in page]
             return rows, page.total_rows if page.total_rows is not None else len(rows)
 
         return self._ask(call, fetch)
@@ -324,9 +334,12 @@ class BigQueryAgent(AsyncAgent[Query]):
         return self._ask(call, fetch)
 
     def _list(self, call: Call, project: str, jobs: Sequence[Query]) -> dict[str, Any]:
-        """Those of the jobs that a few pages of a list show; none if listing is forbidden."""
+        """Those of the jobs that a few pages of a list show; none if they are few, or if listing is forbidden."""
         from google.api_core.exceptions import Forbidden
 
+        jobs = [job for job in jobs if job.created]
+        if len(jobs) <= _SINGLE_GETS:
+            return {}
         wanted = {job.job_id for job in jobs}
         since = datetime.fromtimestamp(min(job.created for job in jobs) / 1000, UTC) - _CLOCKS_DIFFER
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, NamedTuple
 
+from airside.agents.faults import fault_of
 from airside.model import ConversionError, Fail, NotFound, Phase, Retry
 
 log = logging.getLogger("airside.agents.bigquery")
@@ -83,6 +85,8 @@ def phase_of(state: str) -> Phase:
 def reason_of(error: Mapping[str, Any]) -> Reason:
     """What an `errorResult` means; an unknown reason fails for good, under its own name."""
     reason = str(error.get("reason") or "error")
+    if reason == "stopped" and "timed out" in str(error.get("message")):
+        reason = "timeout"  # a job's own limit is told as if somebody had cancelled it
     return REASONS.get(reason) or Reason(reason[:1].upper() + reason[1:])
 
 
@@ -100,7 +104,7 @@ def failure(exc: Exception, *, creating: bool) -> Exception:
     """
     code = getattr(exc, "code", None)
     if not isinstance(code, int):
-        return _without_answer(exc)
+        return _without_answer(exc) if creating else fault_of(_without_answer(exc))
     errors = [dict(one) for one in getattr(exc, "errors", None) or () if isinstance(one, Mapping)]
     error = errors[0] if errors else {}
     message = words_of({"message": getattr(exc, "message", "") or str(exc), **error})
@@ -223,6 +227,30 @@ def _whole(text: Any) -> int | None:
         return int(text)
     except (TypeError, ValueError):
         return None
+
+
+def row_of(row: Any) -> dict[str, Any]:
+    """The cells of a row of the SDK by column, intervals as durations."""
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _cell(one) for name, one in value.items()}
+        case list():
+            return [_cell(one) for one in value]
+    if type(value).__name__ != "relativedelta":
+        return value
+    if value.years or value.months:  # as BigQuery writes one: how many days a month has, nobody can tell
+        return f"{value.years}-{value.months} {value.days} {value.hours}:{value.minutes}:{value.seconds}"
+    return timedelta(
+        days=value.days,
+        hours=value.hours,
+        minutes=value.minutes,
+        seconds=value.seconds,
+        microseconds=value.microseconds,
+    )
 
 
 def table_uri(table: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -95,6 +95,8 @@ def to_value(value: Any, kind: Kind) -> Any:
             return [to_value(one, inner) for one in value]
         case bytes():
             return value if kind == "bytes" else to_json(value)
+        case timedelta() if kind == "duration":
+            return value
     return value.isoformat() if isinstance(value, time) else str(value)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -146,6 +148,37 @@ def test_a_query_over_its_limit_fails_with_the_words_of_bigquery(canned: Canned,
     assert (resource.phase, resource.code, resource.message) == (Phase.FAILED, "BytesBilledLimitExceeded", message)
 
 
+def test_a_job_that_ran_out_of_its_own_time_is_no_cancelled_one(canned: Canned, agent: BigQueryAgent) -> None:
+    fatal = {"reason": "stopped", "message": "Job execution was cancelled: Job timed out after 1 sec"}
+    canned.answer = lambda *_: (200, job(status={"errorResult": fatal, "errors": [fatal]}))
+    resource = agent.get(Query(JOB, "flights", "EU"), Call())
+    assert (resource.phase, resource.code) == (Phase.FAILED, "Timeout")
+
+
+def test_an_interval_is_a_duration(canned: Canned, agent: BigQueryAgent) -> None:
+    cells = ["0-0 1 2:0:3.5", "1-2 3 4:5:6", ["0-0 0 0:1:0"]]
+    values = [{"v": [{"v": inner} for inner in one] if isinstance(one, list) else one} for one in cells]
+    fields = [
+        {"name": "took", "type": "INTERVAL"},
+        {"name": "long", "type": "INTERVAL"},
+        {"name": "all", "type": "INTERVAL", "mode": "REPEATED"},
+    ]
+    result = {
+        "jobComplete": True,
+        "jobReference": job()["jobReference"],
+        "schema": {"fields": [{"mode": "NULLABLE", **one} for one in fields]},
+        "rows": [{"f": values}],
+        "totalRows": "1",
+    }
+    table = {"projectId": "flights", "datasetId": "_anon", "tableId": "t"}
+    done = job(configuration={"query": {"query": "SELECT 1", "destinationTable": table}})
+    canned.answer = lambda _method, path, *_: (200, result if "/queries/" in path or path.endswith("/data") else done)
+    outputs = {"took": "duration", "long": "str", "all": ["list", "duration"]}
+    resource = agent.get(Query(JOB, "flights", "EU", outputs), Call())
+    took = timedelta(days=1, hours=2, seconds=3.5)
+    assert resource.outputs == {"took": took, "long": "1-2 3 4:5:6", "all": [timedelta(minutes=1)]}, resource.message
+
+
 def test_errors_that_did_not_end_the_job_leave_it_a_success(canned: Canned, agent: BigQueryAgent) -> None:
     skipped = {"reason": "invalid", "message": "1 row was skipped", "location": "gs://b/a.csv"}
     query = {"destinationTable": {"projectId": "flights", "datasetId": "_anon", "tableId": "t"}}
@@ -199,8 +232,45 @@ def test_an_account_that_may_list_no_jobs_asks_for_each(canned: Canned, agent: B
     found = agent.get_many([Query(JOB, "flights", "EU", created=1) for _ in range(4)], Call())
     assert [getattr(one, "phase", one) for one in found] == [Phase.RUNNING] * 4
     canned.answer = lambda *_: (403, error("rateLimitExceeded", "Exceeded rate limits"))
-    with pytest.raises(Retry, match="rate limits"):  # then a hundred calls more would help nobody
-        agent.get_many([Query(JOB, "flights", "EU", created=1) for _ in range(4)], Call())
+    asked = len(canned.asked)
+    found = agent.get_many([Query(JOB, "flights", "EU", created=1) for _ in range(4)], Call())
+    assert all(isinstance(one, Retry) and "rate limits" in one.message for one in found)
+    assert len(canned.asked) == asked + 1  # a hundred calls more would help nobody
+
+
+def test_a_project_that_cannot_be_listed_costs_the_jobs_of_another_nothing(
+    canned: Canned, agent: BigQueryAgent
+) -> None:
+    def answer(_method: str, path: str, *_: Any) -> tuple[int, Any]:
+        if "/projects/gone/" in path:
+            return 404, error("notFound", "Not found: Project gone")
+        return (200, {"jobs": []}) if path.endswith("/jobs") else (200, job("RUNNING"))
+
+    canned.answer = answer
+    jobs = [Query(JOB, project, "EU", created=1) for project in ("gone", "flights") for _ in range(3)]
+    told = agent.get_many(jobs, Call())
+    assert all(isinstance(one, Retry) and "Project gone" in one.message for one in told[:3])
+    assert [getattr(one, "phase", one) for one in told[3:]] == [Phase.RUNNING] * 3
+
+
+def test_jobs_that_there_is_no_time_for_are_left_for_later(canned: Canned, agent: BigQueryAgent) -> None:
+    listed = [{**job(state), "state": state, "id": f"flights:EU.{JOB}"} for state in ("RUNNING",)]
+    canned.answer = lambda _method, path, *_: (200, {"jobs": listed}) if path.endswith("/jobs") else (200, job())
+    jobs = [Query(name, "flights", "EU", {"results": "dataset"}, created=1) for name in (JOB, "b", "c")]
+    running, *others = agent.get_many(jobs, Call(deadline=time.monotonic()))
+    assert getattr(running, "phase", running) is Phase.RUNNING
+    assert all("no time left" in str(one) for one in others)
+
+
+def test_a_key_that_cannot_be_read_while_a_job_runs_may_be_in_renewal(canned: Canned) -> None:
+    agent = BigQueryAgent()
+    agent.open(agent.Options(endpoint=canned.url))
+    call = Call(connection=Connection(secrets={SECRET: '{"type": "service_acc'}))
+    with pytest.raises(Retry, match="not the JSON"):
+        agent.get(Query(JOB, "flights", "EU"), call)
+    with pytest.raises(Retry, match="not the JSON"):
+        agent.delete(Query(JOB, "flights", "EU"), call)
+    agent.close()
 
 
 def test_a_key_from_a_connection_logs_in_and_a_refused_token_is_renewed(
