@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from airside.agents import slurm_clusters
+from airside.agents.faults import fault_of, faults
 from airside.agents.json_values import Kind, from_json
+from airside.agents.slurm_clusters import Clusters, Place
 from airside.agents.slurm_commands import LARGEST_ANSWER, Commands
 from airside.agents.slurm_logs import last_words, stream
 from airside.agents.slurm_rest import Rest
-from airside.agents.slurm_ssh import Login, SshPool
-from airside.agents.slurm_states import Row, summarise
+from airside.agents.slurm_states import Row, is_id, summarise
 from airside.agents.slurm_submission import read_submission
 from airside.agents.slurm_tasks import (
     OutputLocation,
@@ -31,7 +34,6 @@ from airside.agents.slurm_tasks import (
 )
 from airside.model import (
     Call,
-    Connection,
     ConversionError,
     Directory,
     Fail,
@@ -42,30 +44,13 @@ from airside.model import (
     OutputsAt,
     Phase,
     Resource,
+    Retry,
     Task,
-    UsageError,
 )
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
-from airside.sdk.hosts import HostAllowList, normal
-from airside.sdk.secrets import secret
 
-_KEY_SECRET = "FLYTE_SLURM_PRIVATE_KEY"  # noqa: S105 - the name that flytekit's plugin gives it
-_TOKEN_SECRET = "slurm_jwt"  # noqa: S105 - a name
-_SSH_KEYS = ("host", "port", "username", "client_keys")
-_REST_KEYS = ("url", "username")
-_SSH_PORT = 22
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A cluster as one user."""
-
-    host: str
-    port: int
-    username: str
-    url: str
-    client_keys: tuple[str, ...]
+_PATIENCE = 0.9  # of the time that is left, for what finished jobs have left: the others' answers must not be late
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +72,9 @@ class SlurmJob:
     has_outputs: bool = True
 
     @property
-    def place(self) -> _Place:
+    def place(self) -> Place:
         """What two jobs have in common that one command can ask for."""
-        return _Place(self.host, self.port, self.username, self.url, self.client_keys)
+        return Place(self.host, self.port, self.username, self.url, self.client_keys)
 
 
 class SlurmAgent(AsyncAgent[SlurmJob]):
@@ -100,82 +85,28 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
     poll_interval = 5.0
     requires = MappingProxyType({"asyncssh": "slurm", "httpx2": "slurm"})
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options:
-        """Which clusters may be used, and as whom.
+    Options = slurm_clusters.Options
 
-        allowed_hosts: login nodes and slurmrestd hosts that the service's credentials are sent to: `login.example.org`,
-            `*.hpc.example.org`, `http://10.0.0.7:6820` for slurmrestd without encryption. Default: none.
-        usernames: the users that tasks may name; empty: any that the key opens.
-        host, port, username: the login node and the user of tasks that name none.
-        client_keys: files with private keys; empty: the secret FLYTE_SLURM_PRIVATE_KEY, else ssh's own.
-        known_hosts: the file of host keys; empty: `~/.ssh/known_hosts`.
-        ssh_config_file: an OpenSSH client configuration, for aliases and proxies; empty: none.
-        bin_dir: the folder of Slurm's programs on the login node, if it is not in PATH there.
-        remote_dir: the agent's folder there; empty: `~/.local/state/airside/slurm`. It must be visible to the nodes if
-            tasks have outputs.
-        job_url: a link to a job, with `{job_id}` in it; empty: none.
-        rest_url, rest_version: slurmrestd for tasks that name no login node, and the version of its interface. Its
-            token is the secret `slurm_jwt`.
-        command_timeout: seconds that one command on a login node may take.
-        """
-
-        allowed_hosts: tuple[str, ...] = ()
-        usernames: tuple[str, ...] = ()
-        host: str = ""
-        port: int = 0
-        username: str = ""
-        client_keys: tuple[str, ...] = ()
-        known_hosts: str = ""
-        ssh_config_file: str = ""
-        bin_dir: str = ""
-        remote_dir: str = ""
-        job_url: str = ""
-        rest_url: str = ""
-        rest_version: str = "v0.0.38"
-        command_timeout: float = 25.0
-
-        def __post_init__(self) -> None:
-            if self.command_timeout <= 0:
-                raise ValueError("command_timeout is a number of seconds above 0")
-            if self.job_url and "{job_id}" not in self.job_url:
-                raise ValueError("job_url must have {job_id} in it")
-
-    def open(self, options: Options) -> None:
+    def open(self, options: slurm_clusters.Options) -> None:
         if (missing := missing_extra(self)) is not None:
             raise missing
-        self._options = options
-        self._hosts = HostAllowList(options.allowed_hosts)
-        self._pool = SshPool(options.known_hosts, options.ssh_config_file, timeout=options.command_timeout)
-        import httpx2
-
-        self._http = httpx2.AsyncClient(trust_env=False, timeout=options.command_timeout)
+        self._job_url = options.job_url
+        self._clusters = Clusters(options)
 
     async def close(self) -> None:
-        await self._pool.close()
-        await self._http.aclose()
+        await self._clusters.close()
 
     async def check_credentials(self) -> str:
         """Which credentials there are for tasks that bring none."""
-        options = self._options
-        if not self._hosts:
-            raise UsageError("no host may be used: set allowed_hosts")
-        if options.rest_url and not options.host:
-            if not await _read_secret(_TOKEN_SECRET):
-                raise UsageError(f"the secret {_TOKEN_SECRET} is missing")
-            return f"the secret {_TOKEN_SECRET}"
-        if options.client_keys:
-            return ", ".join(options.client_keys)
-        return f"the secret {_KEY_SECRET}" if await _read_secret(_KEY_SECRET) else "the keys of the service's own SSH"
+        return await self._clusters.credentials()
 
     async def probe(self) -> str:
         """Ask the cluster of tasks that name none for no jobs."""
-        options = self._options
-        if not options.host and not options.rest_url:
+        place = self._clusters.default()
+        if place is None:
             return "no cluster is set"
-        place = _Place(options.host, options.port, options.username, "" if options.host else options.rest_url, ())
-        await (await self._cluster(place, None)).find("probe")
-        return f"Slurm answers at {options.host or options.rest_url}"
+        await (await self._clusters.open(place, None)).find("probe")
+        return f"Slurm answers at {place.host or place.url}"
 
     async def create(self, task: Task) -> SlurmJob:
         submission = read_submission(task)
@@ -195,32 +126,27 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
 
     async def get_many(self, jobs: Sequence[SlurmJob], call: Call) -> Sequence[Resource | Exception]:
         """One `squeue` for all the jobs of a cluster, and one `sacct` for those that it has forgotten."""
-        groups: dict[_Place, list[int]] = {}
+        groups: dict[Place, list[int]] = {}
         for index, job in enumerate(jobs):
             groups.setdefault(job.place, []).append(index)
+        asked = ((where, [jobs[index] for index in indices]) for where, indices in groups.items())
+        told = await asyncio.gather(*(self._get_group(where, some, call) for where, some in asked))
         answers: dict[int, Resource | Exception] = {}
-        for where, indices in groups.items():
-            some = [jobs[index] for index in indices]
-            try:
-                told: Sequence[Resource | Exception] = await self._get_group(where, some, call)
-            except Exception as exc:  # noqa: BLE001 - the jobs of another cluster are not to suffer from it
-                told = [exc] * len(some)
-            answers |= dict(zip(indices, told, strict=True))
+        for indices, group in zip(groups.values(), told, strict=True):
+            answers |= dict(zip(indices, group, strict=True))
         return [answers[index] for index in range(len(jobs))]
 
     async def delete(self, job: SlurmJob, call: Call) -> None:
-        try:
-            await (await self._cluster(job.place, call.connection)).cancel(job.job_id)
-        except NotFound:
-            return
+        with suppress(NotFound), faults():
+            await (await self._clusters.open(job.place, call.connection)).cancel(job.job_id)
 
     def links(self, job: SlurmJob) -> Sequence[LogLink]:
-        url = self._options.job_url
+        url = self._job_url
         return (LogLink(url.replace("{job_id}", job.job_id), "Slurm job"),) if url and job.job_id else ()
 
     async def logs(self, job: SlurmJob, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
         """What the job prints, as it comes; the tasks of an array one after the other."""
-        cluster = await self._cluster(job.place, call.connection)
+        cluster = await self._clusters.open(job.place, call.connection)
         if isinstance(cluster, Rest):
             raise Fail("slurmrestd gives no access to the files of a job; use SSH for its log.", code="NoLogs")
         async for line in stream(cluster, job.job_id, job.log, after=after, limit=limit):
@@ -228,14 +154,32 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
 
     # -- what is known of jobs --------------------------------------------------------------------------------------
 
-    async def _get_group(self, where: _Place, jobs: Sequence[SlurmJob], call: Call) -> Sequence[Resource | Exception]:
-        cluster = await self._cluster(where, call.connection)
-        rows = await cluster.rows(sorted({job.job_id for job in jobs}))
-        return [await self._resource(cluster, job, rows.get(job.job_id, [])) for job in jobs]
+    async def _get_group(self, where: Place, jobs: Sequence[SlurmJob], call: Call) -> Sequence[Resource | Exception]:
+        """How the jobs of one cluster are. Whatever goes wrong there is no matter of the jobs of another one."""
+        try:
+            cluster = await self._clusters.open(where, call.connection)
+            ids = sorted({job.job_id for job in jobs if is_id(job.job_id)})
+            rows = await cluster.rows(ids) if ids else {}
+        except Exception as exc:  # noqa: BLE001 - it is told of each job
+            return [fault_of(exc)] * len(jobs)
+        patience = None if call.remaining is None else _PATIENCE * call.remaining
+        return await asyncio.gather(*(self._one_of(cluster, job, rows.get(job.job_id, []), patience) for job in jobs))
 
-    async def _resource(self, cluster: Commands | Rest, job: SlurmJob, rows: Sequence[Row]) -> Resource | Exception:
+    async def _one_of(
+        self, cluster: Commands | Rest, job: SlurmJob, rows: Sequence[Row], patience: float | None
+    ) -> Resource | Exception:
+        """One job's answer in time, or what went wrong: the others have theirs."""
+        try:
+            async with asyncio.timeout(patience):
+                return await self._resource(cluster, job, rows)
+        except TimeoutError:
+            return Retry("There was no time left to read what the job has left.")
+        except Exception as exc:  # noqa: BLE001 - it is told of this job
+            return fault_of(exc)
+
+    async def _resource(self, cluster: Commands | Rest, job: SlurmJob, rows: Sequence[Row]) -> Resource:
         if not rows:
-            return NotFound(f"Slurm does not know job {job.job_id}.")
+            raise NotFound(f"Slurm does not know job {job.job_id}.")
         resource = replace(summarise(rows), links=self.links(job))
         if resource.phase is Phase.SUCCEEDED:
             return await _succeeded(cluster, job, resource)
@@ -251,28 +195,16 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
     async def _place(self, task: Task) -> tuple[SlurmJob, Commands | Rest]:
         """The job of a task without its id, and the cluster that it is for."""
         submission = read_submission(task)
-        ssh = _table(task.config, "ssh_config", _SSH_KEYS)
-        rest = _table(task.config, "rest_config", _REST_KEYS)
-        given = task.connection.configs if task.connection is not None else {}
-        options = self._options
-        host = str(ssh.get("host") or given.get("host") or "")
-        url = "" if host else str(rest.get("url") or given.get("rest_url") or "")
-        if not host and not url:
-            host, url = ("", options.rest_url) if options.rest_url and not options.host else (options.host, "")
-        if not host and not url:
-            raise Fail("A slurm task needs ssh_config.host or rest_config.url, since the service has no default.")
-        named = str((ssh if host else rest).get("username") or given.get("username") or "")
-        if named and options.usernames and named not in (*options.usernames, options.username):
-            raise Fail(f"Tasks may not run as {named!r} (usernames: {', '.join(options.usernames)}).", code="Forbidden")
+        place = self._clusters.place_of(task)
         folders = [name for name in submission.files if _bare(task.interface.outputs.get(name)) is Directory]
         job = SlurmJob(
             job_id="",
             key=task.key,
-            host=host,
-            port=_port(ssh.get("port") or options.port) if host else 0,
-            username=named or options.username,
-            url=url,
-            client_keys=self._named_keys(ssh.get("client_keys")),
+            host=place.host,
+            port=place.port,
+            username=place.username,
+            url=place.url,
+            client_keys=place.client_keys,
             log=submission.options.get("output") or "",
             files=dict(submission.files),
             folders=tuple(folders),
@@ -280,50 +212,10 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
             outputs_at=task.output_prefix if task.type.name == "slurm_fn" else "",
             has_outputs=bool(task.interface.outputs),
         )
-        return job, await self._cluster(job.place, task.connection)
-
-    async def _cluster(self, place: _Place, connection: Connection | None) -> Commands | Rest:
-        secrets = connection.secrets if connection is not None else {}
-        if place.url:
-            self._hosts.check(place.url)
-            token = secrets.get("jwt") or await _read_secret(_TOKEN_SECRET)
-            if not token:
-                raise Fail(f"slurmrestd needs a token: set the secret {_TOKEN_SECRET}.", code="Forbidden")
-            return Rest(self._http, place.url, self._options.rest_version, place.username, token)
-        self._check_host(place)
-        key = secrets.get("private_key") or secrets.get(_KEY_SECRET)
-        files = place.client_keys or self._options.client_keys
-        if not key and not files:
-            key = await _read_secret(_KEY_SECRET)
-        login = Login(place.host, place.port, place.username, (key,) if key else (), () if key else files)
-        return Commands(self._pool, login, bin_dir=self._options.bin_dir, folder=self._options.remote_dir)
-
-    def _check_host(self, place: _Place) -> None:
-        try:
-            host = normal(place.host)
-        except ValueError as exc:
-            raise Fail(f"ssh_config.host: {exc}.", code="HostNotAllowed") from None
-        if not self._hosts.includes(host, place.port or _SSH_PORT):
-            raise Fail(
-                f"The service's key is not used for {place.host}: an operator may add it to `allowed_hosts` in the "
-                "settings of the agent.",
-                code="HostNotAllowed",
-            )
-
-    def _named_keys(self, told: Any) -> tuple[str, ...]:
-        """The key files that a task names; only those that an operator lists are read."""
-        names = (told,) if isinstance(told, str) and told else tuple(told or ())
-        for name in names:
-            if name not in self._options.client_keys:
-                raise Fail(
-                    f"ssh_config.client_keys: {name!r} is not a key that tasks may use; an operator may list it in "
-                    "`client_keys` in the settings of the agent.",
-                    code="Forbidden",
-                )
-        return names
+        return job, await self._clusters.open(job.place, task.connection)
 
 
-async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource) -> Resource | Exception:
+async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource) -> Resource:
     """A job that ended well, with its outputs: files by their place, values as its script wrote them."""
     if not job.has_outputs:
         return replace(resource, outputs={})
@@ -333,8 +225,9 @@ async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource
         name: (Directory if name in job.folders else File)(place) for name, place in job.files.items()
     }
     if job.values and isinstance(cluster, Commands):
+        data = await cluster.outputs(job.key)
         try:
-            outputs |= _read_values(await cluster.outputs(job.key), job.values)
+            outputs |= _read_values(data, job.values)
         except ConversionError as exc:
             return replace(resource, phase=Phase.FAILED, message=str(exc), code="OutputConversionError")
         except Fail as exc:
@@ -361,33 +254,8 @@ def _read_values(data: bytes | None, kinds: Mapping[str, Kind]) -> Mapping[str, 
     return {name: from_json(one, kinds.get(name, "any"), f"outputs.{name}") for name, one in told.items()}
 
 
-def _table(config: Mapping[str, Any], name: str, known: Sequence[str]) -> Mapping[str, Any]:
-    table = config.get(name) or {}
-    if not isinstance(table, Mapping):
-        raise Fail(f"config.{name} must be an object.")
-    for key in table:
-        if key not in known:
-            raise Fail(f"config.{name}.{key}: unknown key (known: {', '.join(known)}).")
-    return table
-
-
-def _port(told: Any) -> int:
-    if isinstance(told, str) and told.isdigit():
-        told = int(told)
-    if not isinstance(told, int) or not 0 <= told < 65536:
-        raise Fail("ssh_config.port must be the number of a port.")
-    return told
-
-
 def _bare(hint: Any) -> Any:
     return getattr(hint, "__origin__", hint)
-
-
-async def _read_secret(name: str) -> str:
-    try:
-        return await asyncio.to_thread(secret, name)
-    except UsageError:
-        return ""
 
 
 __all__ = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from airside.agents.slurm_errors import kind_of, refusal
 from airside.agents.slurm_ssh import Answer, Login, SshPool
-from airside.agents.slurm_states import Row, exit_of, state_of
+from airside.agents.slurm_states import Row, exit_of, is_id, state_of
 from airside.agents.slurm_submission import MARK, Submission, sbatch_words
 from airside.model import Fail, NotFound, Retry
 
@@ -134,7 +134,8 @@ class Commands:
         return _decoded(answer.out)
 
     async def _run(self, script: str) -> Answer:
-        answer = await self._pool.run(self._login, self._begin + script + "\n")
+        # In braces: the shell runs nothing before it has read it all, so a script that was cut off does nothing.
+        answer = await self._pool.run(self._login, f"{{\n{self._begin}{script}\n}}\n")
         if answer.status == 127 or "command not found" in answer.err or ": not found" in answer.err:
             raise Fail(
                 f"{self._login.host} has no {_missing(answer.err)} in PATH; an operator may set bin_dir to the folder "
@@ -282,7 +283,7 @@ def _from_accounting(line: str, configured: str) -> LogFile:
 def _numbers(ids: Sequence[str]) -> list[str]:
     """The ids, all of them numbers: handles come from outside."""
     for one in ids:
-        if not one.isascii() or not one.isdigit():
+        if not is_id(one):
             raise NotFound(f"{one!r} is no id of a Slurm job.")
     return list(ids)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airside.agents.slurm_errors import kind_of, one_line, refusal
-from airside.agents.slurm_states import Row, exit_of, state_of
+from airside.agents.slurm_states import Row, exit_of, is_id, state_of
 from airside.agents.slurm_submission import MARK, Submission
 from airside.model import Fail, NotFound, Retry
 from airside.model.redaction import redact
@@ -162,6 +162,12 @@ class Rest:
             answer = response.json()
         except ValueError:
             text = one_line(response.text, 200)
+            if response.status_code == 404:  # of a path: a job that is not there is told in JSON
+                raise Fail(
+                    f"slurmrestd has no {response.url.path}: an operator may set rest_version to one that it speaks "
+                    f"({text}).",
+                    code="InvalidRequest",
+                ) from None
             raise Retry(f"slurmrestd answered {response.status_code} without JSON: {text}") from None
         if not isinstance(answer, Mapping):
             raise Retry(f"slurmrestd answered {response.status_code} with something else than an object.")
@@ -274,6 +280,6 @@ def _raise_for(doing: str, answer: Mapping[str, Any], *, user: bool = False) -> 
 
 def _checked(ids: Sequence[str]) -> Sequence[str]:
     for one in ids:
-        if not one.isascii() or not one.isdigit():
+        if not is_id(one):
             raise NotFound(f"{one!r} is no id of a Slurm job.")
     return ids

@@ -75,7 +75,7 @@ class SshPool:
         for attempt in range(2):
             fresh = line.connection is None
             try:
-                async with asyncio.timeout(self._timeout), line.session():
+                async with line.session(), asyncio.timeout(self._timeout):
                     return await _ask(await self._connection(login, line), script)
             except TimeoutError as exc:
                 line.drop()

@@ -168,6 +168,15 @@ def summarise(rows: Sequence[Row]) -> Resource:
     return Resource(worst, message=message, code=code, info=info)
 
 
+def is_id(text: str) -> bool:
+    """True for what can be the id of a job: handles come from outside.
+
+    >>> is_id("7"), is_id("7; rm -rf /")
+    (True, False)
+    """
+    return text.isascii() and text.isdigit()
+
+
 def state_of(text: str) -> str:
     """The bare state: Slurm may say who cancelled a job, or cut a long name and mark it with a plus.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -9,7 +11,7 @@ import pytest
 
 from airside import kwtypes
 from airside.agents.slurm import SlurmAgent
-from airside.model import Call, Connection, Fail, Phase
+from airside.model import Call, Connection, Fail, Phase, Retry
 from airside.sdk.adapt import adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
@@ -73,7 +75,7 @@ async def test_many_jobs_are_asked_for_at_once(rest_options: Options, shell_task
         try:
             metas = [await agent.find(job.task, job.task.key, Call()) for job in jobs]
             asked: list[str] = []
-            author._http.event_hooks = {"request": [_noting(asked)], "response": []}
+            author._clusters._http.event_hooks = {"request": [_noting(asked)], "response": []}
             told = await agent.get_many(metas, Call())
         finally:
             await agent.close()
@@ -118,6 +120,40 @@ async def test_the_token_goes_nowhere_else_and_shows_nowhere(
     async with harness(Slurm(), options=rest_options) as h:
         without = await h.finish(await h.create(task=shell_task("true")))
         assert (without.code, without.phase) == ("Forbidden", Phase.FAILED)
+
+
+async def test_a_token_that_is_refused_while_a_job_is_there_may_be_in_renewal(
+    rest_options: Options, shell_task: ShellTask, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with harness(Slurm(), options=rest_options) as h:
+        job = await h.create(task=shell_task("sleep 600"))
+        agent = adapt(Slurm())
+        await agent.open(read_options(agent.options_type, rest_options, "agents.slurm"))
+        try:
+            meta = await agent.find(job.task, job.task.key, Call())
+            assert meta is not None
+            good = os.environ["_FSEC_SLURM_JWT"]
+            id_of = b'"job_id":"%s"'
+            [known] = re.findall(rb'"job_id":"(\d+)"', meta)
+            several = [meta.replace(id_of % known, id_of % str(number).encode()) for number in range(900, 905)]
+            for token in (good[:-6] + "AAAAAA", ""):
+                monkeypatch.setenv("_FSEC_SLURM_JWT", token)
+                for ask in (agent.get, agent.delete):
+                    with pytest.raises(Retry):  # not every slurmrestd says that it is the token
+                        await ask(meta, Call())
+                assert all(isinstance(one, Retry) for one in await agent.get_many([meta, *several], Call()))
+            monkeypatch.setenv("_FSEC_SLURM_JWT", good)
+            assert not (await agent.get(meta, Call())).phase.is_terminal
+        finally:
+            await agent.close()
+        await h.delete(job)
+
+
+async def test_a_version_that_slurmrestd_does_not_speak_is_told(rest_options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), options={**rest_options, "rest_version": "v0.0.99"}) as h:
+        resource = await h.finish(await h.create(task=shell_task("true")))
+    assert (resource.phase, resource.code) == (Phase.FAILED, "InvalidRequest")
+    assert "rest_version" in resource.message
 
 
 async def test_there_is_no_log_over_rest(rest_options: Options, shell_task: ShellTask) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,9 @@ from airside.agents.slurm import (
     SlurmScriptConfig,
     SlurmTask,
 )
-from airside.model import Connection, Phase
+from airside.model import Call, Connection, Fail, Phase, Resource, Retry
+from airside.sdk.adapt import AsyncFace, adapt
+from airside.sdk.options import read_options
 from airside.testing import harness
 
 Wire = Literal["v1", "v2"]
@@ -256,10 +260,6 @@ async def test_a_connection_that_breaks_is_made_anew(options: Options, shell_tas
 
 
 async def test_many_jobs_are_asked_for_with_one_command(options: Options, shell_task: ShellTask) -> None:
-    from airside.model import Call
-    from airside.sdk.adapt import adapt
-    from airside.sdk.options import read_options
-
     async with harness(Slurm(), options=options) as h:
         jobs = [await h.create(task=shell_task(f"exit {number % 2}")) for number in range(6)]
         for job in jobs:
@@ -270,21 +270,101 @@ async def test_many_jobs_are_asked_for_with_one_command(options: Options, shell_
         try:
             metas = [await agent.find(job.task, job.task.key, Call()) for job in jobs]
             asked: list[str] = []
-            run = author._pool.run
+            run = author._clusters._pool.run
 
             async def counted(login: Any, script: str) -> Any:
                 asked.append(script)
                 return await run(login, script)
 
-            author._pool.run = counted  # type: ignore[method-assign]
+            author._clusters._pool.run = counted  # type: ignore[method-assign]
             unknown = metas[0].replace(b'"job_id":"', b'"job_id":"99999')
             told = await agent.get_many([*metas, unknown], Call())
+            bad = metas[0].replace(b'"job_id":"', b'"job_id":"0; id #')
+            mixed = await agent.get_many([bad, *metas[:2]], Call())
         finally:
             await agent.close()
+        assert [getattr(one, "phase", None) for one in mixed] == [None, Phase.SUCCEEDED, Phase.RETRYABLE_FAILED]
         assert [getattr(one, "phase", None) for one in told[:6]] == [Phase.SUCCEEDED, Phase.RETRYABLE_FAILED] * 3
         assert "does not know" in str(told[6])
-        assert sum("squeue" in script for script in asked) == 1
+        assert sum("squeue" in script for script in asked) == 2  # one for each batch
         assert sum("sacct" in script for script in asked) == 1
+
+
+async def test_whatever_is_refused_while_a_job_is_there_may_pass(
+    options: Options, shell_task: ShellTask, cluster: Any
+) -> None:
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task("sleep 600"))
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        refusals = (
+            ({**options, "client_keys": [str(cluster.folder / "wrong_key")]}, "refuses the service's key"),
+            ({**options, "known_hosts": str(cluster.folder / "wrong_hosts")}, "host key"),
+            ({**options, "allowed_hosts": []}, "is not used for"),
+            ({**options, "usernames": ["me"], "username": "me"}, "may not run as 'root'"),
+        )
+        for others, words in refusals:
+            async with opened(others) as refused:
+                for ask in (refused.get, refused.delete):
+                    with pytest.raises(Retry, match=words):
+                        await ask(meta, Call())
+        await h.delete(job)
+
+
+async def test_what_one_job_has_left_costs_the_others_nothing(options: Options, shell_task: ShellTask) -> None:
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        line = 'echo "{\\"n\\": $AIRSIDE_INPUT_n}" > "$AIRSIDE_OUTPUT_DIR/outputs.json"'
+        task = shell_task(line, inputs=kwtypes(n=int), outputs=kwtypes(n=int))
+        jobs = [await h.create(task=task, inputs={"n": number}) for number in range(3)]
+        for job in jobs:
+            await h.finish(job, timeout=60)
+        metas = [await agent.find(job.task, job.task.key, Call()) for job in jobs]
+        pool = agent.author._clusters._pool
+        run = pool.run
+
+        async def broken(login: Any, script: str) -> Any:
+            if jobs[0].task.key in script and "outputs.json" in script:
+                raise Fail("The key is refused.", code="Forbidden")
+            if jobs[1].task.key in script and "outputs.json" in script:
+                await asyncio.sleep(60)
+            return await run(login, script)
+
+        pool.run = broken
+        agent.settings = replace(agent.settings, call_timeout=3.0)
+        told = await agent.get_many([one for one in metas if one is not None], Call())
+    assert [type(one) for one in told] == [Retry, Retry, Resource]
+    assert "no time left" in str(told[1])
+    assert isinstance(told[2], Resource)
+    assert dict(told[2].outputs or {}) == {"n": 2}
+
+
+async def test_a_script_that_was_cut_off_on_its_way_makes_no_job(
+    options: Options, shell_task: ShellTask, jobs_of: Callable[[str], list[str]]
+) -> None:
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        task = h.task(task=shell_task("sleep 600"))
+        pool = agent.author._clusters._pool
+        run = pool.run
+        for missing in range(2, 12):
+
+            async def cut(login: Any, script: str, missing: int = missing) -> Any:
+                return await run(login, script[:-missing])
+
+            pool.run = cut
+            with pytest.raises((Retry, Fail)):
+                await agent.create(task, Call())
+        assert jobs_of(task.key) == []
+
+
+@asynccontextmanager
+async def opened(options: Options) -> AsyncIterator[AsyncFace]:
+    """The agent as a service uses it, without the service."""
+    agent = AsyncFace(Slurm())
+    await agent.open(read_options(agent.options_type, options, "agents.slurm"))
+    try:
+        yield agent
+    finally:
+        await agent.close()
 
 
 async def _until(ask: Callable[[], Any], so: Callable[[Any], bool], within: float = 60.0) -> Any:
