@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.backends.conftest import AIRSIDE
+from tests.backends.databricks.conftest import TOKEN
 
 from airside import Connection, Fail, NotFound, Phase, Resource, Retry, kwtypes
 from airside.agents.databricks import DatabricksAgent, DatabricksTask, Run
@@ -498,3 +504,22 @@ async def test_whether_it_is_ready_is_told(door: Any, monkeypatch: pytest.Monkey
     agent.open(DatabricksAgent.Options())
     with pytest.raises(Fail, match="set host"):
         agent.check_credentials()
+
+
+@pytest.mark.backend
+def test_the_example_of_the_documentation_runs(door: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "databricks.md").read_text()
+    example = re.findall(r"```python run\n(.*?)```", page, re.DOTALL)[0]
+    settings = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
+    theirs = "dbc-a1b2345c-d6e7.cloud.databricks.com"
+    assert theirs in example
+    assert theirs in settings
+    door.upload("/Workspace/Shared/count.py", "import sys\nprint('counting', sys.argv[1])\n")
+    (tmp_path / "tasks.py").write_text(example.replace(theirs, door.url))
+    (tmp_path / "airside.toml").write_text(settings.replace(theirs, door.url))
+    argv = [AIRSIDE, "run", "tasks.py", "count_trips", "--table", "trips"]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert door.calls("/runs/submit")[0].body["tasks"][0]["spark_python_task"]["parameters"] == ["trips"]
+    assert TOKEN not in done.stdout + done.stderr

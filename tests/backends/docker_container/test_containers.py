@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import subprocess
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.backends.conftest import AIRSIDE
 
 from airside import Container, File, kwtypes
 from airside.agents.docker_container import ContainerTask, DockerContainerAgent
@@ -204,3 +208,18 @@ async def test_why_an_image_cannot_be_pulled_is_told(podman: Any, options: Optio
                 await asyncio.sleep(0.1)
         assert not resource.phase.is_terminal
         await h.delete(away)
+
+
+def test_the_example_of_the_documentation_runs(podman: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "docker_container.md").read_text()
+    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "wf.py").write_text(example)
+    podman.run("tag", IMAGE, "docker.io/library/busybox:1.36")
+    env = {**os.environ, "DOCKER_HOST": podman.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+    argv = [AIRSIDE, "run", "--json", "wf.py", "count", "--word", "sea"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout)["outputs"]
+    assert outputs["n"] == 3
+    copy = outputs["copy"]
+    assert Path(copy["uri"] if isinstance(copy, dict) else copy).read_text() == "sea\n"

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.backends.conftest import AIRSIDE
 
 from airside import Container, kwtypes
 from airside.agents.k8s_job import K8sJobAgent, K8sJobTask
@@ -93,3 +99,19 @@ async def test_a_running_job_is_cancelled_with_its_pod(plane: Any, options: Opti
             while plane.core.list_namespaced_pod(namespace).items:
                 await asyncio.sleep(0.2)
         assert (await h.finish(job, timeout=60)).phase.is_failure
+
+
+def test_the_example_of_the_documentation_runs(plane: Any, options: Options, node: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "k8s_job.md").read_text()
+    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
+    [settings] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert '"flights"' in settings
+    space = options["namespace"]
+    (tmp_path / "wf.py").write_text(example.replace("busybox:1.36", node).replace('"flights"', f'"{space}"'))
+    node_of_the_test = f'kubeconfig = "{plane.kubeconfig}"\nhost_network = true\nimage_pull_policy = "Never"\n'
+    (tmp_path / "airside.toml").write_text(settings.replace('"flights"', f'"{space}"') + node_of_the_test)
+    argv = [AIRSIDE, "run", "--json", "wf.py", "count", "--word", "sea"]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"] == {"n": 3}

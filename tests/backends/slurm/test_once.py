@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from flyteidl2.core import tasks_pb2
+from tests.backends.conftest import AIRSIDE
 
 from airside.agents.slurm import SlurmAgent
 from airside.agents.slurm_states import PHASES
@@ -183,3 +185,25 @@ async def test_tasks_of_flytekits_plugin_run_as_they_are(
     assert told[0] == ["args: a b"]
     assert told[1] == ["from the shell"]
     assert told[2][0].startswith("pyflyte-execute --inputs")
+
+
+def test_the_example_of_the_documentation_runs(cluster: Any, options: Options, work: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "slurm.md").read_text()
+    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
+    [settings] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    here = {"login.example.org": "127.0.0.1", '"me"': '"root"', '"short"': '"main"', "/data/": f"{work}/"}
+    for theirs, ours in here.items():
+        assert theirs in example + settings
+        example, settings = example.replace(theirs, ours), settings.replace(theirs, ours)
+    keys = f'known_hosts = "{options["known_hosts"]}"\nport = {options["port"]}\n'
+    settings = settings.replace("~/.ssh/id_ed25519", options["client_keys"][0]) + keys
+    (tmp_path / "wf.py").write_text(example)
+    (tmp_path / "airside.toml").write_text(settings)
+    (work / "words").write_text("sea\nsky\nseal\n")
+    argv = [AIRSIDE, "run", "--json", "wf.py", "count", "--path", str(work / "words"), "--word", "sea"]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout)["outputs"]
+    assert outputs["n"] == 2
+    assert (work / "lines-sea.txt").read_text() == "sea\nseal\n"

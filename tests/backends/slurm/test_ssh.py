@@ -330,7 +330,7 @@ async def test_what_one_job_has_left_costs_the_others_nothing(options: Options, 
             return await run(login, script)
 
         pool.run = broken
-        agent.settings = replace(agent.settings, call_timeout=3.0)
+        agent.settings = replace(agent.settings, call_timeout=2.0)
         told = await agent.get_many([one for one in metas if one is not None], Call())
     assert [type(one) for one in told] == [Retry, Retry, Resource]
     assert "no time left" in str(told[1])
