@@ -187,6 +187,25 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(value: Any, kind: st
         value_of(value, {"type": kind}, "inputs.x")
 
 
+def test_the_structs_of_an_array_tell_each_others_types() -> None:
+    rows = [
+        {"name": "a", "n": None, "x": 1, "tags": [], "at": {"day": None}},
+        {"name": None, "n": 2, "x": 2.5, "tags": ["t"], "at": {"day": "mon"}, "more": True},
+    ]
+    [made] = to_parameters({"rows": rows}, {"rows": list[dict[str, Any]]}, {})
+    fields = {one["name"]: one["type"] for one in made["parameterType"]["arrayType"]["structTypes"]}
+    assert {name: kind["type"] for name, kind in fields.items()} == {
+        "name": "STRING", "n": "INT64", "x": "FLOAT64", "tags": "ARRAY", "at": "STRUCT", "more": "BOOL",
+    }  # fmt: skip
+    values = [one["structValues"] for one in made["parameterValue"]["arrayValues"]]
+    assert [(one["n"], one["x"], one["more"]) for one in values] == [
+        ({"value": None}, {"value": "1.0"}, {"value": None}),
+        ({"value": "2"}, {"value": "2.5"}, {"value": "true"}),
+    ]
+    with pytest.raises(ConversionError, match=r"inputs\.rows\[1\]\.a"):
+        to_parameters({"rows": [{"a": 1}, {"a": "one"}]}, {}, {})
+
+
 def test_paths_lead_into_arrays_and_structs() -> None:
     kind = parse_type("ARRAY<STRUCT<n INT64>>")
     with pytest.raises(ConversionError, match=r"inputs\.x\[1\]\.n: 'a' is no INT64"):

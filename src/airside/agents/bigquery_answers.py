@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from airside.agents.faults import fault_of
-from airside.model import ConversionError, Fail, NotFound, Phase, Retry
+from airside.model import ConversionError, Fail, NotFound, Phase, Retry, UsageError
 
 log = logging.getLogger("airside.agents.bigquery")
 
@@ -141,6 +141,8 @@ def _without_answer(exc: Exception) -> Exception:
         return Retry(f"There are no credentials for BigQuery: {words}", after=60)
     if isinstance(exc, Fail | Retry | NotFound | ConversionError):
         return exc
+    if isinstance(exc, UsageError):  # a secret that is not there, say
+        return Retry(str(exc), after=60)
     return Retry(f"BigQuery could not be asked: {name}: {words}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import functools
 import json
 import math
 import re
@@ -19,6 +20,8 @@ from airside.model import ConversionError, Directory, File, StructuredDataset
 
 Type = dict[str, Any]
 """A `QueryParameterType` of the API: `{"type": "ARRAY", "arrayType": {"type": "INT64"}}`."""
+
+_OF_NONE: Type = {"type": "STRING"}  # nothing tells the type of a None in a dictionary, unless its neighbours do
 
 _SCALARS: dict[Any, str] = {
     bool: "BOOL",
@@ -143,7 +146,9 @@ def type_of(annotation: Any, value: Any, path: str) -> Type:
 
 
 def _type_of_value(value: Any, path: str) -> Type:
-    if value is None or isinstance(value, enum.Enum):  # nothing tells the type of a None in a dictionary
+    if value is None:
+        return _OF_NONE
+    if isinstance(value, enum.Enum):
         return {"type": "STRING"}
     if dataclasses.is_dataclass(value) and type(value) not in _SCALARS:
         return _struct_of(typing.get_type_hints(type(value)), _fields_of(value), path)
@@ -158,11 +163,30 @@ def _type_of_value(value: Any, path: str) -> Type:
 
 
 def _array_of(annotation: Any, value: Any, path: str) -> Type:
-    sample = next((one for one in value or () if one is not None), None)
-    inner = type_of(annotation, sample, f"{path}[0]")
+    """The type of an array: nulls, and fields that only some of its structs have, take theirs from the others."""
+    kinds = [type_of(annotation, one, f"{path}[{at}]") for at, one in enumerate(value or ()) if one is not None]
+    inner = functools.reduce(_common, kinds) if kinds else type_of(annotation, None, f"{path}[0]")
     if inner["type"] == "ARRAY":
         raise ConversionError(path, "BigQuery has no array of arrays; make it an array of structs")
     return {"type": "ARRAY", "arrayType": inner}
+
+
+def _common(one: Type, other: Type) -> Type:
+    """The type for values of both; the first one if there is none, and then the other's value does not fit."""
+    if one is _OF_NONE or {one["type"], other["type"]} == {"INT64", "FLOAT64"}:
+        return other if one is _OF_NONE or other["type"] == "FLOAT64" else one
+    if other is _OF_NONE or one["type"] != other["type"]:
+        return one
+    match one["type"]:
+        case "ARRAY":
+            return {"type": "ARRAY", "arrayType": _common(one["arrayType"], other["arrayType"])}
+        case "STRUCT":
+            fields = {field["name"]: field["type"] for field in one["structTypes"]}
+            for field in other["structTypes"]:
+                name = field["name"]
+                fields[name] = _common(fields.get(name, _OF_NONE), field["type"])
+            return {"type": "STRUCT", "structTypes": [{"name": name, "type": kind} for name, kind in fields.items()]}
+    return one
 
 
 def _struct_of(annotations: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Type:

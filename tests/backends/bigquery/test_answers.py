@@ -262,6 +262,14 @@ def test_jobs_that_there_is_no_time_for_are_left_for_later(canned: Canned, agent
     assert all("no time left" in str(one) for one in others)
 
 
+def test_a_secret_that_is_missing_is_told_in_its_own_words(canned: Canned) -> None:
+    agent = BigQueryAgent()
+    agent.open(agent.Options(endpoint=canned.url, credentials_secret="google/absent"))
+    with pytest.raises(Retry, match=r"^Secret 'absent' is missing: set _FSEC_GOOGLE_ABSENT"):
+        agent.create(task())
+    agent.close()
+
+
 def test_a_key_that_cannot_be_read_while_a_job_runs_may_be_in_renewal(canned: Canned) -> None:
     agent = BigQueryAgent()
     agent.open(agent.Options(endpoint=canned.url))
