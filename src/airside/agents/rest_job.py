@@ -66,6 +66,7 @@ log = logging.getLogger("airside.agents.rest_job")
 
 _SNIPPET = 300  # characters of an answer in a message
 _OF_MANY = 100  # jobs in one question
+_NO_SECRET = ("NoCredentials", "CredentialsNotUsable")
 
 Facts = Mapping[str, str]
 
@@ -147,7 +148,7 @@ class RestJobAgent(AsyncAgent[Job]):
         described = self._described.create
         facts = _facts(task)
         outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()}
-        request = await self._prepare(described, facts, task.inputs, call.connection, default=task.inputs)
+        request = await self._prepare(described, facts, task.inputs, call.connection, task.inputs, polling=False)
         status, answer = await self._send(request, exists=described.exists)
         if is_path(described.id) and status not in described.exists:
             found = self._first(described.id, answer)
@@ -164,7 +165,7 @@ class RestJobAgent(AsyncAgent[Job]):
         return await self._resource(job, answer, call)
 
     async def delete(self, job: Job, call: Call) -> None:
-        request = await self._prepare(self._described.delete, _facts_of(job), {}, call.connection)
+        request = await self._prepare(self._described.delete, _facts_of(job), {}, call.connection, polling=False)
         try:
             await self._send(request)
         except Fail as exc:
@@ -215,10 +216,20 @@ class RestJobAgent(AsyncAgent[Job]):
             yield LogLine(line, originator="user", cursor=str(number))
 
     async def _one_of(self, job: Job, told: Any, call: Call) -> Resource | Exception:
+        if call.remaining is not None and call.remaining < self._described.timeout / 2 and self._asks(told):
+            return Retry("there was no time left to ask for this job")
         try:
             return await self.get(job, call) if told is None else await self._resource(job, told, call)
         except AirsideError as exc:
             return exc
+
+    def _asks(self, told: Any) -> bool:
+        """True if a job takes a question of its own: it is not among many, or its outputs are elsewhere."""
+        if told is None:
+            return True
+        state = self._first(self._described.get.state, told)
+        ended = state is not None and self._described.get.states.get(text_of(state)) == Phase.SUCCEEDED.name
+        return ended and self._described.result is not None
 
     async def _resource(self, job: Job, answer: Any, call: Call) -> Resource:
         described = self._described.get
@@ -288,9 +299,19 @@ class RestJobAgent(AsyncAgent[Job]):
         inputs: Mapping[str, Any],
         connection: Connection | None,
         default: Any = None,
+        *,
+        polling: bool = True,
     ) -> httpx2.Request:
-        """A request with everything filled in, on a thread: inputs and secrets may have to be read."""
-        return await asyncio.to_thread(self._request, described, facts, inputs, connection, default)
+        """A request with everything filled in, on a thread: inputs and secrets may have to be read.
+
+        While polling, a secret that is missing is `Retry`: a job is not given up for that.
+        """
+        try:
+            return await asyncio.to_thread(self._request, described, facts, inputs, connection, default)
+        except Fail as exc:
+            if polling and exc.code in _NO_SECRET:
+                raise Retry(exc.message) from None
+            raise
 
     def _request(
         self,
@@ -320,9 +341,9 @@ class RestJobAgent(AsyncAgent[Job]):
         for name, value in headers.items():
             if not HEADER_VALUE.match(value):
                 raise Fail(f"{self.name}: the header {name} has characters that it cannot have.", code="InvalidRequest")
-        return self._client.build_request(
-            described.method, url, headers=headers | self._credential(connection), content=content
-        )
+        headers |= self._credential(connection)
+        sent = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+        return self._client.build_request(described.method, url, headers=sent, content=content)
 
     def _credential(self, connection: Connection | None) -> dict[str, str]:
         auth = self._described.auth
@@ -337,6 +358,9 @@ class RestJobAgent(AsyncAgent[Job]):
                 value = secret(name, group if slash else None)
             except UsageError as exc:
                 raise Fail(str(exc), code="NoCredentials") from None
+        value = value.strip()  # files of secrets end with a line feed
+        if not auth.user and not HEADER_VALUE.match(value):
+            raise Fail(f"The secret {name} has characters that no header can have.", code="CredentialsNotUsable")
         if auth.user:
             basic = b64encode(f"{auth.user}:{value}".encode()).decode()
             hide(basic, passing=True)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -125,7 +126,30 @@ async def test_faults_and_unknown_jobs_are_told_apart(words: Any, monkeypatch: p
         await agent.get(agent.codec.encode(Job("x")), Call(connection=Connection(secrets={"token": "token-4711"})))
     monkeypatch.delenv("_FSEC_WORDS_TOKEN")
     with pytest.raises(Fail, match="'token' is missing"):
+        await agent.delete(agent.codec.encode(Job("x")), Call())
+    with pytest.raises(Retry, match="'token' is missing"):  # a job that runs is not given up for that
         await agent.get(agent.codec.encode(Job("x")), Call())
+    await agent.close()
+
+
+async def test_a_secret_is_what_a_header_can_hold(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = await opened(words.describe())
+    monkeypatch.setenv("_FSEC_WORDS_TOKEN", f"{TOKEN}\n")  # as a file of secrets ends
+    with pytest.raises(NotFound, match="no job x"):
+        await agent.get(agent.codec.encode(Job("x")), Call())
+    monkeypatch.setenv("_FSEC_WORDS_TOKEN", "two\nlines-4711")
+    with pytest.raises(Fail, match=r"^The secret token has characters that no header can have\.$"):
+        await agent.delete(agent.codec.encode(Job("x")), Call())
+    await agent.close()
+
+
+async def test_when_time_runs_out_the_next_call_asks_for_the_others(words: Any) -> None:
+    agent = await opened(words.describe(MANY))
+    unknown = [agent.codec.encode(Job(f"job/none{number}")) for number in range(2)]
+    answers = await agent.get_many(unknown, Call(deadline=time.monotonic() + 5))
+    assert [str(one) for one in answers] == ["there was no time left to ask for this job"] * 2
+    told = await asyncio.to_thread(words.told)
+    assert len(told["asked"]) == 1
     await agent.close()
 
 
@@ -165,6 +189,9 @@ async def test_an_input_stays_within_its_part_of_the_path(words: Any) -> None:
 async def test_an_input_stays_within_its_header(words: Any) -> None:
     path = words.describe(changes={'id = "$.id"\n\n[get]': 'id = "$.id"\nheaders = {X = "{{.inputs.text}}"}\n\n[get]'})
     async with harness(await made(path)) as h:
+        fine = await h.finish(await h.create(task=TASK, inputs={**INPUTS, "text": "caf\u00e9", "seconds": 0.0}))
+        assert fine.phase is Phase.SUCCEEDED, fine
+        await asyncio.to_thread(words.told)
         done = await h.finish(await h.create(task=TASK, inputs={**INPUTS, "text": "a\r\nAuthorization: me"}))
     assert (done.phase, done.message) == (Phase.FAILED, "words: the header X has characters that it cannot have.")
     assert not (await asyncio.to_thread(words.told))["asked"]
