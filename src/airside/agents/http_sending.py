@@ -57,10 +57,11 @@ class HttpSender:
         transport = httpx2.AsyncHTTPTransport(verify=self._tls or True, trust_env=False)
         patience = httpx2.Timeout(request.timeout, connect=min(request.timeout, _CONNECT_TIMEOUT))
         async with httpx2.AsyncClient(transport=transport, trust_env=False, timeout=patience) as client:
+            headers = [("Host", request.netloc), ("Accept-Encoding", "identity"), *request.headers]
             message = client.build_request(
                 request.method,
                 url,
-                headers=[("Host", request.netloc), ("Accept-Encoding", "identity"), *request.headers],
+                headers=[(name.encode(), value.encode("latin-1")) for name, value in headers],
                 content=request.content,
                 extensions={"sni_hostname": request.host},
             )

@@ -136,6 +136,13 @@ async def test_a_request_is_sent_as_the_task_says(hook: Any, server: Server) -> 
     assert headers["Content-Type"] == "application/json"
 
 
+async def test_a_header_may_be_more_than_ascii(hook: Any, server: Server) -> None:
+    headers = {"X-Tail": "{{.inputs.tail}}"}
+    task = WebhookTask(name="t", url=server.url, headers=headers, inputs=kwtypes(tail=str), outputs=kwtypes(json=dict))
+    resource = await run(hook, task, tail="caf\u00e9")
+    assert resource.outputs["json"]["headers"]["X-Tail"] == "caf\u00e9"
+
+
 async def test_the_whole_address_may_be_an_input(hook: Any, server: Server) -> None:
     task = WebhookTask(
         name="t", url="{{.inputs.url}}", method="GET", inputs=kwtypes(url=str), outputs=kwtypes(path=str)
