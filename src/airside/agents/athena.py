@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from airside.agents import athena_answers as answers
 from airside.agents.athena_statement import to_statement
 from airside.agents.aws import Aws, Place, check_region, console
+from airside.agents.config_keys import check_keys
 from airside.agents.json_values import kind_of
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
@@ -36,6 +37,7 @@ from airside.sdk.declare import missing_extra
 
 T = TypeVar("T")
 
+_KEYS = ("statement", "schema", "routingGroup", "catalog", "region", "outputLocation", "reuseMinutes")
 _BATCH = 50  # queries that Athena tells of in one call
 _LEAST_SECONDS = 15.0  # of a call, to ask for one query more or its rows
 _PAGE = 1000  # rows of one page of results
@@ -281,6 +283,7 @@ class AthenaAgent(AsyncAgent[Query]):
     def _request(self, task: Task) -> dict[str, Any]:
         """What `start_query_execution` is asked; the same for every create of one attempt."""
         config, options = task.config, self._options
+        check_keys(config, _KEYS, "athena")
         text = _text(config, "statement") or (task.sql.statement if task.sql is not None else "")
         others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
         context = {
@@ -298,6 +301,8 @@ class AthenaAgent(AsyncAgent[Query]):
         if place and place != _WORKGROUPS_OWN:
             request["ResultConfiguration"] = {"OutputLocation": f"{place.rstrip('/')}/"}
         if minutes := config.get("reuseMinutes"):
+            if not isinstance(minutes, int | float) or isinstance(minutes, bool):
+                raise Fail(f"config.reuseMinutes must be a number of minutes, not {minutes!r}.")
             reuse = {"Enabled": True, "MaxAgeInMinutes": int(minutes)}
             request["ResultReuseConfiguration"] = {"ResultReuseByAgeConfiguration": reuse}
         return request

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from airside.agents.api_accounts import Account, Accounts, Session, Vendor
 from airside.agents.batch_files import Tally, lines_of, spool
+from airside.agents.config_keys import check_keys
 from airside.agents.transfers import Transfers
 from airside.model import (
     AirsideError,
@@ -118,6 +119,7 @@ class BatchAgent(AsyncAgent[Batch]):
     inputs: ClassVar[tuple[str, ...]]
     counts: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]]
+    keys: ClassVar[tuple[str, ...]] = ("config", "accept_partial")
 
     # -- what a vendor's agent says -----------------------------------------------------------------------------------
 
@@ -191,6 +193,7 @@ class BatchAgent(AsyncAgent[Batch]):
         return f"{self.vendor.name} answers"
 
     def create(self, task: Task, call: Call) -> Batch:
+        check_keys(task.config, self.keys, self.name)
         job = self.job(task, "")
         for name in set(job.outputs) & set(self.files):
             self._transfers.check(job.prefix, f"{name}.jsonl")  # before anything is paid for

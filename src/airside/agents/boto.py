@@ -17,6 +17,7 @@ from typing import Any
 
 from airside.agents.aws import Aws, Place, check_region, code_of
 from airside.agents.boto_request import Filled, fill, fit, region_of
+from airside.agents.config_keys import check_keys
 from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
 from airside.sdk.declare import missing_extra
@@ -141,6 +142,7 @@ class BotoAgent(SyncAgent):
 
     def do(self, task: Task) -> Resource:
         config = task.config
+        check_keys(config, ("service", "method", "config", "region", "images"), "boto")
         service, method = _text(config, "service"), _text(config, "method")
         self._check(service, method)
         region = check_region(region_of(config, task.inputs))

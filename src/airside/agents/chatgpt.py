@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from airside.agents.api_accounts import Accounts
+from airside.agents.config_keys import check_keys
 from airside.agents.openai_account import OPENAI, make_client
 from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
@@ -108,6 +109,7 @@ class ChatGPTAgent(SyncAgent):
 
 def _request(task: Task) -> tuple[dict[str, Any], list[Any]]:
     """What the request says besides its messages, and the messages."""
+    check_keys(task.config, ("chatgpt_config", "openai_organization"), "chatgpt")
     config = task.config.get("chatgpt_config")
     if not isinstance(config, Mapping) or not config.get("model"):
         raise Fail("chatgpt_config must be an object with a model.")
@@ -116,11 +118,11 @@ def _request(task: Task) -> tuple[dict[str, Any], list[Any]]:
     message = task.inputs.get("message")
     if not isinstance(message, str):
         raise Fail("A chatgpt task needs the input message, a text.")
-    earlier = list(config.get("messages") or ())
-    return {key: value for key, value in config.items() if key != "messages"}, [
-        *earlier,
-        {"role": "user", "content": message},
-    ]
+    earlier = config.get("messages") or []
+    if not isinstance(earlier, list):
+        raise Fail("chatgpt_config.messages must be a list of messages.")
+    others = {key: value for key, value in config.items() if key != "messages"}
+    return others, [*earlier, {"role": "user", "content": message}]
 
 
 def _resource(answer: Any, output: str) -> Resource:

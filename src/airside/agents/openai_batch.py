@@ -89,6 +89,7 @@ class OpenAIBatchAgent(BatchAgent):
     inputs = ("input_file_id", "input_file", "requests")
     counts = _COUNTS
     files = tuple(_FILES)
+    keys = (*BatchAgent.keys, "openai_organization")
 
     def make_client(self, account: Account) -> Any:
         return make_client(account)

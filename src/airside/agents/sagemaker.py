@@ -16,6 +16,7 @@ from airside.agents.aws import Aws, Place, check_region, console, words
 from airside.agents.boto import BotoConfig, BotoTask, existing
 from airside.agents.boto_request import fill, fit, region_of
 from airside.agents.cloudwatch_logs import log_link
+from airside.agents.config_keys import check_keys
 from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
@@ -186,6 +187,7 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
         return "SageMaker answers"
 
     def create(self, task: Task) -> Endpoint:
+        check_keys(task.config, ("config", "region", "images"), "sagemaker-endpoint")
         region = check_region(region_of(task.config, task.inputs))
 
         def make(client: Any) -> Endpoint:

@@ -174,7 +174,7 @@ class SnowflakeAgent(AsyncAgent[Query]):
 
     def check_credentials(self) -> str:
         """Which of this process's own credentials would be used."""
-        return next(iter(credentials(None)))
+        return f"the secret {next(iter(credentials(None)))}"
 
     def probe(self) -> str:
         """Log in, if the settings name an account and a user."""

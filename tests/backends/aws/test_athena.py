@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -184,6 +185,22 @@ def test_when_rows_take_long_the_next_call_fetches_the_others(agent: AthenaAgent
     assert isinstance(other, Resource)
     assert other.phase is Phase.SUCCEEDED
     assert athena_door.calls("GetQueryResults") == []
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"workgroup": "mine"}, "config.workgroup: an athena task knows no such key .*routingGroup"),
+        ({"reuseMinutes": "long"}, "config.reuseMinutes must be a number of minutes, not 'long'"),
+        ({"schema": 3}, "config.schema must be a text"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_is_refused(
+    agent: AthenaAgent, athena_door: Any, config: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Fail, match=says):
+        agent.create(replace(task_of(), config=config))
+    assert athena_door.asked == []
 
 
 def test_a_repeated_create_is_the_same_query(agent: AthenaAgent, athena_door: Any, athena: Any) -> None:

@@ -136,6 +136,13 @@ def test_another_endpoint_of_the_same_name_is_not_taken(agent: SageMakerAgent, s
     assert raised.value.code == "EndpointExists"
 
 
+def test_a_key_of_the_task_that_there_is_not_is_named(agent: SageMakerAgent, boto: BotoAgent) -> None:
+    with pytest.raises(Fail, match=r"config\.regoin: a sagemaker-endpoint task knows no such key"):
+        agent.create(Task(type=TaskType("sagemaker-endpoint"), config={"regoin": "eu-west-1"}))
+    with pytest.raises(Fail, match=r"config\.regoin: a boto task knows no such key"):
+        boto.do(Task(type=TaskType("boto"), config={"regoin": "eu-west-1"}))
+
+
 def test_a_deployed_endpoint_is_not_deleted_and_one_in_the_making_is(
     agent: SageMakerAgent, sagemaker: Any, door: Any
 ) -> None:

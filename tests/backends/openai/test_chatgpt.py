@@ -85,6 +85,7 @@ async def test_a_model_that_stays_busy_may_work_later(door: Any) -> None:
         ({"model": "m", "stream": True}, {"message": "x"}, "comes as a whole"),
         ({"model": "m", "temprature": 1}, {"message": "x"}, "chatgpt_config: .*temprature"),
         ({"model": "m"}, {"x": 1}, "needs the input message"),
+        ({"model": "m", "messages": 3}, {"message": "x"}, "messages must be a list"),
     ],
 )
 async def test_a_mistake_is_told_in_one_sentence(

@@ -337,6 +337,16 @@ async def test_requests_that_cannot_be_sent_are_told_in_one_sentence(
     assert not door.calls("/files")
 
 
+async def test_a_key_of_the_task_that_there_is_not_is_named(door: Any) -> None:
+    async with harness(OpenAIBatchAgent, options=options(door)) as h:
+        done = await h.finish(await h.create(inputs={"input_file_id": "file-1"}, config={"confg": {}}))
+    assert (done.phase, done.message) == (
+        Phase.FAILED,
+        "config.confg: an openai-batch task knows no such key (known: config, accept_partial, openai_organization).",
+    )
+    assert all(one.method == "GET" for one in door.asked)
+
+
 async def test_a_connection_brings_its_key_and_sends_it_to_allowed_hosts_only(door: Any) -> None:
     agent = await opened(door)
     meta = agent.codec.encode(Batch("batch_1"))
