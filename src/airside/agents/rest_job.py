@@ -152,6 +152,8 @@ class RestJobAgent(AsyncAgent[Job]):
         status, answer = await self._send(request, exists=described.exists)
         if is_path(described.id) and status not in described.exists:
             found = self._first(described.id, answer)
+            if answer is None and (described.idempotent or self._described.find is not None):
+                raise Retry(f"{self.name} answered a create with something else than JSON.")
             if found is None:
                 raise Fail(f"{self.name} answered without an id at {described.id}.", code="UnexpectedAnswer")
             job_id = text_of(found)
@@ -394,6 +396,8 @@ class RestJobAgent(AsyncAgent[Job]):
         async for piece in response.aiter_bytes():
             taken += piece
             if len(taken) > self._described.max_response_bytes:
+                if response.is_error:  # its status tells enough
+                    break
                 raise Fail(f"{self.name} answered with more than max_response_bytes.", code="ResponseTooLarge")
         return bytes(taken)
 

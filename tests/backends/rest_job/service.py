@@ -45,6 +45,8 @@ def create() -> Any:
         "fails": told.get("fails", ""),
     }
     time.sleep(told.get("slowly", 0))
+    if told.get("garbled"):
+        return Response('{"id": "jo', mimetype="application/json"), 201
     return jsonify(jobs[identity]), 201
 
 
@@ -77,6 +79,8 @@ def result(identity: str) -> Any:
 
 @app.get("/v1/jobs/<path:identity>")
 def get(identity: str) -> Any:
+    if identity == "long":
+        return "x" * 5_000_000, 503
     if identity == "busy":
         return jsonify(error={"message": "come back later"}), 503, {"Retry-After": "7"}
     if identity not in jobs:

@@ -118,6 +118,8 @@ async def test_faults_and_unknown_jobs_are_told_apart(words: Any, monkeypatch: p
     with pytest.raises(Retry, match="come back later") as caught:
         await agent.get(agent.codec.encode(Job("busy")), Call())
     assert caught.value.after == 7
+    with pytest.raises(Retry, match=r"answered 503 .*: xxx"):
+        await agent.get(agent.codec.encode(Job("long")), Call())
     with pytest.raises(NotFound, match="no job x"):
         await agent.get(agent.codec.encode(Job("x")), Call())
     with pytest.raises(NotFound):
@@ -130,6 +132,16 @@ async def test_faults_and_unknown_jobs_are_told_apart(words: Any, monkeypatch: p
     with pytest.raises(Retry, match="'token' is missing"):  # a job that runs is not given up for that
         await agent.get(agent.codec.encode(Job("x")), Call())
     await agent.close()
+
+
+@pytest.mark.parametrize(("more", "changes"), [(FIND, {}), ("", IDEMPOTENT)], ids=["find", "token"])
+async def test_a_create_whose_answer_is_garbled_is_repeated(words: Any, more: str, changes: Mapping[str, str]) -> None:
+    path = words.describe(more, {**changes, "seconds = ": "garbled = true, seconds = "})
+    before = len((await asyncio.to_thread(words.told))["jobs"])
+    async with harness(await made(path)) as h:
+        done = await h.finish(await h.create(task=TASK, inputs={**INPUTS, "seconds": 0.0}))
+    assert done.phase is Phase.SUCCEEDED, done
+    assert len((await asyncio.to_thread(words.told))["jobs"]) == before + 1
 
 
 async def test_a_secret_is_what_a_header_can_hold(words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
