@@ -24,8 +24,9 @@ from urllib.request import Request, urlopen
 import grpc.aio
 import pytest
 
-from airside.model import Phase
-from airside.testing.client import RawClient, Wire
+from airside.model import Phase, TaskTemplate
+from airside.testing.client import FAMILIES, RawClient, Wire
+from airside.wire.template import write_template
 
 AIRSIDE = Path(sys.executable).with_name("airside")
 collect_ignore = ["plugins"]  # programs for other environments
@@ -220,11 +221,13 @@ class KilledService:
         self._port, self._random = port, random.Random(seed)  # noqa: S311 - to be repeatable
         self._in_flight = 0
 
-    async def create(self, requests: Sequence[Any], *, kills: int, wire: Wire) -> list[bytes]:
+    async def create(self, tasks: Sequence[TaskTemplate], *, run: str, kills: int, wire: Wire) -> list[bytes]:
         """Create every task, asking again as Flyte does when an answer is lost. Returns the handles.
 
-        The service is killed `kills` times, each time while creates are in flight.
+        The service is killed `kills` times, each time while creates are in flight. `run` tells these attempts from
+        those of other proofs.
         """
+        requests = [_request(task, wire, f"s3://runs/{run}/{number}/0") for number, task in enumerate(tasks)]
         process = await self._start()
         options = [("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
@@ -243,14 +246,16 @@ class KilledService:
                 process.kill()
 
     async def finish(self, handles: Sequence[bytes], task_type: str, wire: Wire) -> list[Any]:
-        """The end of each job, as a service that is new tells it."""
+        """The end of each job, as a service that is new tells it: all have succeeded."""
         process = await self._start()
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}") as channel:
                 client = RawClient(channel, wire, timeout=30.0)
-                return await asyncio.gather(*(self._end(client, handle, task_type) for handle in handles))
+                ends = await asyncio.gather(*(self._end(client, handle, task_type) for handle in handles))
         finally:
             process.kill()
+        assert {Phase(one.phase) for one in ends} == {Phase.SUCCEEDED}, [one.message for one in ends]
+        return ends
 
     async def _end(self, client: RawClient, handle: bytes, task_type: str) -> Any:
         while True:
@@ -276,6 +281,14 @@ class KilledService:
         process = Process(self._argv, self._env, self._log)
         await asyncio.to_thread(process.wait_for, lambda: answers(self._port))
         return process
+
+
+def _request(task: TaskTemplate, wire: Wire, prefix: str) -> Any:
+    """The CreateTask of an attempt whose outputs go to this prefix."""
+    message = FAMILIES[wire].message("CreateTaskRequest")()
+    message.template.MergeFromString(write_template(task).SerializeToString())
+    message.output_prefix = prefix
+    return message
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 
 from airside import Container
 from airside.agents.k8s_job import K8sJobTask
-from airside.testing.client import FAMILIES, Wire
-from airside.wire.template import write_template
+from airside.testing.client import Wire
 
 pytestmark = [
     pytest.mark.backend,
@@ -22,22 +21,14 @@ pytestmark = [
 COUNT = 24
 
 
-def request(number: int, wire: Wire, run: str) -> Any:
-    task = K8sJobTask(name=f"number-{number}", container=Container(image="busybox:1", command=("true",)))
-    message = FAMILIES[wire].message("CreateTaskRequest")()
-    message.template.MergeFromString(write_template(task).SerializeToString())
-    message.output_prefix = f"s3://runs/{run}/{number}/0"
-    return message
-
-
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     wire: Wire, plane: Any, options: Mapping[str, Any], namespace: str, killed_service: Callable[..., Any]
 ) -> None:
     table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
     service = killed_service("k8s_job", env={}, options=table, seed=7)
-    requests = [request(number, wire, f"{wire}-{time.time_ns()}") for number in range(COUNT)]
-    handles = await service.create(requests, kills=4, wire=wire)
+    task = K8sJobTask(name="one", container=Container(image="busybox:1", command=("true",)))
+    handles = await service.create([task] * COUNT, run=f"{wire}-{time.time_ns()}", kills=4, wire=wire)
     made = plane.batch.list_namespaced_job(namespace).items
     assert len(made) == len(set(handles)) == COUNT
     assert len({one.metadata.labels["airside/key"] for one in made}) == COUNT
