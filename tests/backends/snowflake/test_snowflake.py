@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -107,23 +108,30 @@ async def test_a_batch_writes_one_row_for_each_element(door: Any, outside: Snowf
     assert written == [(1, "a"), (2, "b")]
 
 
-async def test_every_create_of_an_attempt_is_the_same_request(
-    door: Any, fault_proxy: Callable[..., Any], wire: Wire
-) -> None:
-    proxy = fault_proxy(door["port"], record=True, match="^POST /queries/v1/query-request")
-    options = {**door, "port": int(proxy.url.rpartition(":")[2])}
-    async with harness(SnowflakeAgent, wire=wire, options=options) as h:
-        job = await h.create(task=query("SELECT 7 AS n"))
-        await h.restart()
-        await h.create(task=query("SELECT 7 AS n"), output_prefix=job.task.output_prefix)
-        await h.create(task=query("SELECT 7 AS n"))
-        requests = [request_of(call) for call in proxy.recorded()]
-    asked = [(request_id, body) for request_id, body in requests if body["sqlText"] == "SELECT 7 AS n"]
-    first, again, other = (request_id for request_id, _ in asked)
+@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
+async def test_a_service_that_dies_in_a_create_sends_the_same_request_again(door: Any, wire: Wire) -> None:
+    task = query("SELECT 7 AS n", outputs=kwtypes(n=int))
+    with opened(Door(door["port"])) as before:
+        async with harness(SnowflakeAgent, wire=wire, process=True, options={**door, "port": before.port}) as h:
+            before.keep_back.add("/queries/v1/query-request")
+            prefix = f"/tmp/airside-snowflake/{before.port}/0"
+            creating = asyncio.create_task(h.create(task=task, output_prefix=prefix))
+            assert await asyncio.to_thread(before.kept.wait, 60)  # Snowflake has the query; nobody knows of it
+            await h.kill()
+            with pytest.raises(Retry):
+                await creating
+            before.keep_back.clear()
+            before.released.set()
+            await h.restart()
+            job = await h.create(task=task, output_prefix=prefix)
+            assert dict((await h.finish(job)).outputs) == {"n": 7}
+            await h.finish(await h.create(task=task))
+        asked = [one for one in before.calls("/queries/v1/query-request") if one.body["sqlText"] == "SELECT 7 AS n"]
+    first, again, other = (one.query["requestId"] for one in asked)
     assert first == again == str(uuid.UUID(job.task.key, version=4))
     assert other != first
-    assert all(body["asyncExec"] is True for _, body in asked)
-    assert json.loads(asked[0][1]["parameters"]["QUERY_TAG"])["airside_key"] == job.task.key
+    assert all(one.body["asyncExec"] is True for one in asked)
+    assert json.loads(asked[0].body["parameters"]["QUERY_TAG"])["airside_key"] == job.task.key
 
 
 def request_of(call: dict[str, str]) -> tuple[str, dict[str, Any]]:
