@@ -18,7 +18,7 @@ from airside.testing.faulty import BackendCheck, BackendJob, FaultyBackend
 from airside.testing.replicas import Replica
 
 PATIENT = f"{Path(__file__).with_name('agents.py')}:PatientToken"
-MAX_WAIT = 1.9  # seconds that an ask waits, less what the way takes
+WAY = 0.1  # seconds from the backend's answer through the service to the engine
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 Figures = Callable[..., None]
 
@@ -37,8 +37,13 @@ async def drive(address: str, jobs: int, resync: float, seconds: float) -> list[
 
 
 def lateness(outcome: Outcome, job: BackendJob, lead: float) -> int:
-    """How many asks came long enough after the job's end and did not tell it."""
-    return sum(ask >= job.ends_at + lead for ask in outcome.asks) - 1
+    """How many asks came long enough after the job's end, and since the service knew of it, and did not tell it."""
+    return sum(ask >= knowable(job) + lead for ask in outcome.asks) - 1
+
+
+def knowable(job: BackendJob) -> float:
+    """When the job was over, and its id had come back to the service."""
+    return max(job.ends_at, job.known_at)
 
 
 LATENCY = (0.05, 2.0)
@@ -93,30 +98,33 @@ async def test_faults_cost_no_task(
 class Window:
     """The seconds from a job's end to the answer of the ask that should have told it, and the calls that fell into it.
 
-    Times are counted from that ask, which was the `number`th.
+    Times are counted from that ask, which was the `number`th. `found` is how many calls had gone well before.
     """
 
     number: int
     end: float
+    answer: float
+    found: int
     calls: list[BackendCheck]
 
     @classmethod
     def of(cls, outcome: Outcome, job: BackendJob, lead: float) -> Window:
-        number, ask = next((n, ask) for n, ask in enumerate(outcome.asks) if ask >= job.ends_at + lead)
+        number, ask = next((n, ask) for n, ask in enumerate(outcome.asks) if ask >= knowable(job) + lead)
+        end, answer = knowable(job) - ask, outcome.answers[number] - ask
         calls = [BackendCheck(check.began - ask, check.ended - ask, check.fault) for check in job.checks]
-        end = job.ends_at - ask
-        return cls(number, end, [check for check in calls if check.began < MAX_WAIT and check.ended > end])
+        found = sum(not check.fault and check.ended <= end for check in calls)
+        return cls(number, end, answer, found, [one for one in calls if one.began < answer and one.ended > end])
 
     @property
     def is_excuse(self) -> bool:
-        """True if the service could not know: it asked, and whatever it asked since the end failed or is late.
+        """True if the service could not know: it asked, and whatever it asked since the end failed or took too long.
 
-        Where it could expect the ask, one call that failed is no excuse.
+        Where it could expect the ask, one call that failed is no excuse, unless as many went well before as there were
+        asks, and one more: so many are all that it may make.
         """
-        told = [
-            check for check in self.calls if check.began >= self.end and check.ended <= MAX_WAIT and not check.fault
-        ]
-        return not told and len(self.calls) > (self.number > 1)
+        may_ask_ahead = self.number > 1 and self.found <= self.number
+        told = [one for one in self.calls if one.began >= self.end and one.ended < self.answer - WAY and not one.fault]
+        return not told and len(self.calls) > may_ask_ahead
 
 
 def job_of(outcome: Outcome, jobs: dict[str, BackendJob]) -> BackendJob:

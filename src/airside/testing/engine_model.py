@@ -37,7 +37,10 @@ class Timeouts:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a task. `told_at` is when its end was told, `asks` when polls were sent (`time.monotonic()`)."""
+    """What became of a task. `told_at` is when its end was told (`time.monotonic()`).
+
+    `asks` are when polls were sent, `answers` when they were answered.
+    """
 
     prefix: str
     phase: Phase = Phase.UNDEFINED
@@ -46,6 +49,7 @@ class Outcome:
     attempts: int = 0
     handles: list[bytes] = field(default_factory=list)
     asks: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
     told_at: float = 0.0
     failed_polls: int = 0
     failed_deletes: int = 0
@@ -143,6 +147,7 @@ class EngineModel:
         while True:
             outcome.asks.append(time.monotonic())
             resource = await self.ask(task_type, handle, outcome)
+            outcome.answers.append(time.monotonic())
             if resource is not None:
                 outcome.phase, outcome.message = Phase(resource.phase), resource.message
                 outcome.code = resource.agent_error.code if self.wire == "v1" else ""  # Flyte 2 has no field for it

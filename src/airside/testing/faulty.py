@@ -39,7 +39,8 @@ class BackendCheck:
 class BackendJob:
     """One job: it succeeds `seconds` after it was made, unless it is cancelled. Times are `time.monotonic()`.
 
-    `maker` is the process id of the service that made it, `checks` are the calls that asked how it is.
+    `maker` is the process id of the service that made it, `known_at` when that was first told, `checks` are the calls
+    that asked how it is.
     """
 
     id: str
@@ -47,6 +48,7 @@ class BackendJob:
     made_at: float
     ends_at: float
     maker: int = 0
+    known_at: float = float("inf")
     cancel_asked_at: float | None = None
     cancelled_at: float | None = None
     checks: list[BackendCheck] = field(default_factory=list)
@@ -179,6 +181,9 @@ class FaultyBackend:
             check.ended = time.monotonic()
         if not fault:
             self.seconds.append(delay)
+            job = self.jobs.get(body.get("id", "")) if isinstance(body, dict) else None
+            if job is not None:
+                job.known_at = min(job.known_at, time.monotonic())
         if fault:
             self.failed[fault] += 1
             await self._fail(fault, writer)
