@@ -215,9 +215,11 @@ BATCHES = st.lists(st.tuples(st.integers(0, 1 << 16), MUTATIONS), min_size=AT_ON
 def served(folder: Path) -> Iterator[tuple[int, int, subprocess.Popen[str], Path]]:
     """A service in a process of its own: its ports for gRPC and metrics, the process, its log."""
     log = folder / "log"
+    # glibc gives each thread memory of its own, and lets it grow: with one for all, what grows is what is kept.
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "fuzzed.py")], stdout=subprocess.PIPE, stderr=stream, text=True
+            [sys.executable, str(HERE / "fuzzed.py")], stdout=subprocess.PIPE, stderr=stream, text=True, env=environment
         )
     assert process.stdout is not None
     try:
