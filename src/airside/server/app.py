@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 import grpc
 from grpc_health.v1 import health
@@ -24,6 +25,7 @@ from airside.sdk.options import read_options
 from airside.sdk.registry import BrokenPlugin
 from airside.server.connections import NO_CONNECTIONS, Connections
 from airside.server.handle import UNSIGNED, SigningKeys
+from airside.server.handshakes import Handshakes
 from airside.server.health import Health
 from airside.server.http import HttpPages, Page
 from airside.server.readings import read_lanes, read_service
@@ -43,6 +45,8 @@ SPARE_CALLS = 1_000
 """Health checks, listings and refusals at once, beyond `max_calls`; there gRPC itself refuses."""
 HURRY = 0.8
 """The part of the grace after which creates are answered pending."""
+
+P = ParamSpec("P")
 
 SERVICE_NAMES = tuple(name for family in FAMILIES for name in family.services)
 
@@ -101,6 +105,7 @@ class Server:
         self._tracing = tracing
         self._strict = strict
         self._health = Health(SERVICE_NAMES)
+        self._handshakes = Handshakes(self._hooks.tell)
         self.service = Service((), settings, keys, self._hooks)
         self.agents: list[Agent] = []
         self.broken = list(broken)
@@ -232,26 +237,28 @@ class Server:
     async def _credentials(self) -> grpc.ServerCredentials | None:
         if self._tls is None:
             return None
-        certificates = await asyncio.to_thread(Certificates, self._tls, self._tell_from_anywhere())
-        self._looks.append(certificates.look)
+        tell, began = self._from_anywhere(self._hooks.tell), self._from_anywhere(self._handshakes.began)
+        certificates = await asyncio.to_thread(Certificates, self._tls, tell, began)
+        self._looks += certificates.look, self._from_anywhere(self._handshakes.look)
         return certificates.credentials()
 
     async def _gates(self) -> list[grpc.aio.ServerInterceptor[Any, Any]]:
+        gates: list[grpc.aio.ServerInterceptor[Any, Any]] = [] if self._tls is None else [self._handshakes]
         if self._token_file is None:
-            return []
-        tokens = await asyncio.to_thread(Tokens, self._token_file, self._tell_from_anywhere())
+            return gates
+        tokens = await asyncio.to_thread(Tokens, self._token_file, self._from_anywhere(self._hooks.tell))
         self._looks.append(tokens.look)
-        return [TokenGate(tokens, self._hooks.tell)]
+        return [*gates, TokenGate(tokens, self._hooks.tell)]
 
-    def _tell_from_anywhere(self) -> Callable[[Event], None]:
-        """Tells the hooks on the loop, as every other event, whichever thread asks for it."""
+    def _from_anywhere(self, act: Callable[P, None]) -> Callable[P, None]:
+        """Does the same on the loop, whichever thread asks for it."""
         loop = asyncio.get_running_loop()
 
-        def tell(event: Event) -> None:
+        def act_on_loop(*args: P.args, **kwargs: P.kwargs) -> None:
             with contextlib.suppress(RuntimeError):  # a handshake that begins as the loop ends
-                loop.call_soon_threadsafe(self._hooks.tell, event)
+                loop.call_soon_threadsafe(partial(act, *args, **kwargs))
 
-        return tell
+        return act_on_loop
 
     async def _listen_http(self, host: str, port: int) -> None:
         self._pages = HttpPages(

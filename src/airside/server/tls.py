@@ -31,14 +31,16 @@ class TlsFiles:
 
 
 class Certificates:
-    """The certificates of the service, as they are now. Making one blocks. `tell` is called on any thread.
+    """The certificates of the service, as they are now. Making one blocks.
 
+    `tell` is called on any thread, as is `began` when a handshake begins.
     Raises `UsageError` if a file cannot be read, is not PEM, or if the key is not the certificate's.
     """
 
-    def __init__(self, files: TlsFiles, tell: Callable[[Event], None]) -> None:
+    def __init__(self, files: TlsFiles, tell: Callable[[Event], None], began: Callable[[], None]) -> None:
         self._files = files
         self._tell = tell
+        self._began = began
         self._watched = WatchedFiles(files.key, files.certificate, *([files.client_ca] if files.client_ca else []))
         self._complaint = ""
         check(files)
@@ -63,14 +65,14 @@ class Certificates:
         self._tell(Event(what=What.RELOADED, operation="tls"))
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Credentials that follow the files. Each handshake, good or bad, is told as an event."""
+        """Credentials that follow the files."""
         return grpc.dynamic_ssl_server_credentials(
             self._current, self._fetch, require_client_authentication=self._files.client_ca is not None
         )
 
     def _fetch(self) -> Any:
         """What gRPC asks before each handshake, on a thread of its own: None means "as before"."""
-        self._tell(Event(what=What.HANDSHAKE))
+        self._began()
         current = self._current
         if current is self._fetched:
             return None

@@ -68,6 +68,41 @@ async def test_plaintext_and_strangers_are_refused_and_counted(
         await discover(running.address, tls=Tls(roots=stranger.certificate))
 
 
+@pytest.mark.usefixtures("quick_looks")
+async def test_handshakes_that_come_to_nothing_are_counted_and_no_others(
+    start: Any, connect: Any, authority: Any, stranger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airside.server.handshakes.PATIENCE", 1.0)
+    running = await start(tls=put(tmp_path, authority.issue(), authority.certificate))
+    roots, mine = authority.certificate, authority.issue("caller")
+    for _ in range(3):
+        assert await list_agents(connect(running.address, roots, mine)) == ["echo"]
+    probe = connect(running.address, roots, mine)
+    check = probe.unary_unary("/grpc.health.v1.Health/Check", None, health_pb2.HealthCheckResponse.FromString)
+    assert (await check(b"", timeout=5)).status == health_pb2.HealthCheckResponse.SERVING
+    watched = probe.unary_stream("/grpc.health.v1.Health/Watch", None, health_pb2.HealthCheckResponse.FromString)
+    assert (await anext(aiter(watched(b"", timeout=5)))).status == health_pb2.HealthCheckResponse.SERVING
+    assert len(running.told(What.HANDSHAKE)) == 4
+    wrong = {
+        "plaintext": connect(running.address, tls=False),
+        "a stranger's service": connect(running.address, stranger.certificate, mine),
+        "no certificate of its own": connect(running.address, roots),
+        "a stranger": connect(running.address, roots, stranger.issue("caller")),
+    }
+    for number, channel in enumerate(wrong.values(), start=1):
+        await refused(channel)
+        await channel.close(None)
+        assert len(running.told(What.HANDSHAKE)) >= 4 + number
+    async with asyncio.timeout(20):
+        while len(running.told(What.HANDSHAKE_REFUSED)) < len(running.told(What.HANDSHAKE)) - 4:
+            await asyncio.sleep(0.02)
+    assert len(await asyncio.gather(*(list_agents(connect(running.address, roots, mine)) for _ in range(5)))) == 5
+    await asyncio.sleep(2.5)  # long enough to take those for refused
+    async with asyncio.timeout(20):  # those who are refused try again now and then
+        while len(running.told(What.HANDSHAKE_REFUSED)) != len(running.told(What.HANDSHAKE)) - 9:
+            await asyncio.sleep(0.02)
+
+
 async def test_our_client_says_that_the_service_speaks_no_tls(start: Any, authority: Any) -> None:
     running = await start()
     with pytest.raises(Retry, match="it does not speak TLS"):
