@@ -133,3 +133,56 @@ async def test_a_create_that_ignores_its_end_is_left_behind_and_stopped(caplog: 
     await asyncio.sleep(0.01)
     assert told == [True]  # its job is not to be
     assert await create(ledger, "k", b"1", backend) == b"job-1"
+
+
+async def test_answers_are_bounded_by_their_bytes_and_nothing_pending_is_forgotten() -> None:
+    ledger, backend = Ledger(1_000, Hooks([]), max_bytes=10_000), Backend()
+    calls = 0
+
+    async def large(entry: Entry) -> bytes:
+        nonlocal calls
+        calls += 1
+        entry.made = b"m" * 500
+        return b"x" * 500
+
+    under_way = ledger.enter("under way", b"", backend.create)
+    stopped = ledger.stop("stopped")
+    for number in range(50):
+        await ledger.answer(ledger.enter(f"k{number}", b"", large))
+        assert ledger._bytes <= 10_000
+    assert [f"k{number}" for number in range(50) if ledger.get(f"k{number}")] == [f"k{n}" for n in range(40, 50)]
+    assert (ledger.get("under way"), ledger.get("stopped")) == (under_way, stopped)
+    await ledger.answer(ledger.enter("k49", b"", large))
+    assert calls == 50
+    await ledger.answer(ledger.enter("k0", b"", large))
+    assert calls == 51
+    backend.go.set()
+    assert await ledger.answer(under_way) == b"job-1"
+
+
+async def test_one_answer_too_large_for_the_bound_is_kept_alone() -> None:
+    ledger = Ledger(10, Hooks([]), max_bytes=100)
+
+    async def large(entry: Entry) -> bytes:
+        return b"x" * 500
+
+    for key in ("a", "b"):
+        await ledger.answer(ledger.enter(key, b"", large))
+    assert (ledger.get("a"), ledger._bytes) == (None, 500)
+    assert ledger.get("b") is not None
+
+
+async def test_bytes_of_what_is_forgotten_are_given_back() -> None:
+    ledger = Ledger(2, Hooks([]))
+
+    async def answer(entry: Entry) -> bytes:
+        return b"x" * 100
+
+    for number in range(10):
+        entry = ledger.enter(f"k{number}", b"", answer)
+        await ledger.answer(entry)
+    assert ledger._bytes == 200
+    entry.undone = True
+    await ledger.answer(ledger.enter("k9", b"", answer))
+    await ledger.answer(ledger.enter("once", b"", answer, repeatable=False))
+    assert ledger._bytes <= 200

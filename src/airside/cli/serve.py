@@ -62,6 +62,7 @@ class ServeOptions:
     client_ca: str = ""
     token_file: str = ""
     max_calls: int = 10_000
+    max_answer_bytes: int = 268_435_456
     signing: SigningOptions | None = None
     local_storage: tuple[str, ...] | None = None
     """Folders of this machine that callers may name."""
@@ -207,6 +208,7 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
             grace=options.grace,
             local_storage=options.local_storage,
             max_calls=options.max_calls,
+            max_answer_bytes=options.max_answer_bytes,
         ),
         options=_agent_options(settings, registry, agents),
         keys=signing_keys(options.signing),

@@ -27,6 +27,9 @@ IGNORED = 2.0
 """Seconds beyond its time after which it is left behind: its agent ignores that it was cancelled."""
 
 
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""What the answers that are kept may weigh together."""
+
 Waiter = asyncio.Future[bytes | None]
 
 
@@ -46,7 +49,7 @@ class Entry:
     pending handle went out, so that somebody will come back for the job. `made` is the agent's metadata as soon as
     there is a job, `until` the `time.monotonic()` after which none is begun. `stopped` means that the job is not to
     be; `undone` that it was cancelled, `overdue` that its create was, since its time was over. `error` says how the
-    last try failed.
+    last try failed, `weight` is what the answer adds to the ledger's bytes.
     """
 
     key: str
@@ -61,6 +64,7 @@ class Entry:
     stopped: bool = False
     undone: bool = False
     overdue: bool = False
+    weight: int = 0
     sleeper: asyncio.Future[None] | None = field(default=None, repr=False)
 
     @property
@@ -96,10 +100,16 @@ Start = Callable[[Entry], Coroutine[Any, Any, bytes]]
 
 
 class Ledger:
-    """Key → create. Answers of the latest `capacity` keys are kept, so that a repeated create finds them."""
+    """Key → create. Answers of the latest `capacity` keys are kept, so that a repeated create finds them.
 
-    def __init__(self, capacity: int, hooks: Hooks) -> None:
+    They weigh at most `max_bytes` together. What is under way, or was stopped and must not be begun again, is not
+    forgotten for that.
+    """
+
+    def __init__(self, capacity: int, hooks: Hooks, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._hooks = hooks
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._running: dict[asyncio.Task[None], Entry] = {}
@@ -129,6 +139,7 @@ class Ledger:
         if entry is not None and (entry.undone or (entry.task is None and not entry.answer)):
             entry = None  # it failed behind its pending handle, or is being cancelled
         if entry is None:
+            self._forget(key)
             entry = self._entries[key] = Entry(key, inputs)
             self._begin(entry, start, repeatable)
             self._forget_oldest()
@@ -214,7 +225,9 @@ class Ledger:
         if self._over(entry):
             entry.answer = answer
             if not repeatable and not entry.promised:
-                self._entries.pop(entry.key, None)
+                self._forget(entry.key)
+            elif self._entries.get(entry.key) is entry:
+                self._weigh(entry)
             for waiter in entry.waiters:
                 wake(waiter, answer)
 
@@ -223,8 +236,9 @@ class Ledger:
             return
         if not isinstance(error, Undone):
             entry.error = explained(error, key=entry.key)
+            log.info("create failed: %s", entry.error, extra={"key": entry.key})
         if self._entries.get(entry.key) is entry and not entry.promised:
-            del self._entries[entry.key]  # one with a pending handle keeps its error: it will be asked for
+            self._forget(entry.key)  # one with a pending handle keeps its error: it will be asked for
         for waiter in entry.waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -262,4 +276,20 @@ class Ledger:
             if entry.task is not None:
                 self._entries.move_to_end(key)
             else:
-                del self._entries[key]
+                self._forget(key)
+
+    def _weigh(self, entry: Entry) -> None:
+        """Count a new answer, and forget the oldest ones if there is too much of them now; never the new one."""
+        entry.weight = len(entry.answer) + len(entry.made or b"")
+        self._bytes += entry.weight
+        while self._bytes > self._max_bytes and self._bytes > entry.weight:
+            key, oldest = next(iter(self._entries.items()))
+            if oldest.weight and oldest is not entry:
+                self._forget(key)
+            else:
+                self._entries.move_to_end(key)
+
+    def _forget(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.weight

@@ -42,6 +42,11 @@ class ServerSettings:
     """How long a job whose handle is ours but cannot be served here now is answered RUNNING."""
     max_jobs: int = 200_000
     """How many jobs are remembered at once; the ones unasked for longest are forgotten first."""
+    max_answer_bytes: int = 256 * limits.MIB
+    """What the answers of remembered creates may weigh together; the oldest are forgotten first.
+
+    A repeat of a create that was forgotten is carried out again, which makes a second job if the agent cannot tell.
+    """
 
     @property
     def is_public(self) -> bool:
