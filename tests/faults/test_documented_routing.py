@@ -193,4 +193,4 @@ async def test_a_permanent_failure_costs_one_create(figures: Figures, seconds: f
     figures("Fail in create, 5 retries", creates=Refuses.creates, phase=outcome.phase.name, code=outcome.code)
     assert (Refuses.creates, outcome.attempts) == (1, 1)
     assert (outcome.phase, outcome.code) == (Phase.FAILED, "TableNotFound")
-    assert outcome.message == "no such table: trips"
+    assert outcome.message.startswith("no such table: trips (TableNotFound, id ")

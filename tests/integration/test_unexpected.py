@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from airside import AsyncAgent, Phase, Resource, Task
+from airside import AsyncAgent, Fail, NotFound, Phase, Resource, Retry, Task
 from airside.model import TaskType
 from airside.sdk.adapt import adapt
 from airside.server.app import Server
@@ -148,3 +148,64 @@ async def test_one_job_of_a_batch_does_not_cost_the_others_their_answers(wire: W
     assert "Many cannot read the job's metadata, which another version of it may have written" in unreadable
     assert "Many.get_many returned str, not a Resource" in wrong
     assert rest == ["well"] * 4
+
+
+class Refusing(AsyncAgent[str]):
+    """Raises what it was given, at the call that it was given for."""
+
+    task_type = "refusing"
+    max_age = 0.001
+
+    def __init__(self, verb: str, error: Exception) -> None:
+        self.verb = verb
+        self.error = error
+
+    def look(self, verb: str) -> None:
+        if verb == self.verb:
+            raise self.error
+
+    async def create(self, task: Task) -> str:
+        self.look("create")
+        return "job"
+
+    async def get(self, job: str) -> Resource:
+        self.look("get")
+        return Resource(Phase.RUNNING)
+
+    async def delete(self, job: str) -> None:
+        self.look("delete")
+
+
+REFUSALS = [
+    ("create", Fail("no such table", code="TableNotFound"), "TableNotFound"),
+    ("create", Retry("no slot is free"), "Retryable"),
+    ("get", Fail("it was purged", code="Purged"), "Purged"),
+    ("get", Retry("busy"), "Retryable"),
+    ("get", NotFound("no job 7"), "JobNotFound"),
+    ("delete", Fail("it is protected", code="Protected"), "Protected"),
+    ("delete", Retry("busy"), "Retryable"),
+]
+
+
+@pytest.mark.parametrize(("verb", "error", "code"), REFUSALS, ids=str)
+async def test_what_an_agent_means_has_a_code_and_the_id_of_its_lines_in_the_log(
+    wire: Wire, caplog: pytest.LogCaptureFixture, verb: str, error: Exception, code: str
+) -> None:
+    caplog.set_level(logging.INFO, "airside")
+    async with served(Refusing(verb, error), wire) as client:
+        try:
+            request = client.create_request("refusing", prefix="s3://b/run/n0/0")
+            handle = bytes((await client.call("CreateTask", request, timeout=5)).resource_meta)
+            if verb == "delete":
+                request = client.job_request("DeleteTaskRequest", handle, "refusing")
+                await client.call("DeleteTask", request, timeout=5)
+            told = (await client.get(handle, "refusing")).message
+        except grpc.aio.AioRpcError as exc:
+            told = exc.details() or ""
+    found = re.search(rf"{error} \({code}, id ([0-9a-f]{{8}})\)", told)
+    assert found, told
+    assert told.count(found[1]) == 1
+    lines = [one for one in caplog.records if found[1] in one.getMessage()]
+    assert lines
+    assert all(one.__dict__["key"].startswith(found[1]) for one in lines)
+    assert not [one for one in caplog.records if one.exc_info]

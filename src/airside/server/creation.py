@@ -211,8 +211,9 @@ class Creation:
                 return seal(replace(handle, kind=Kind.DONE, declared=b"", result=result), self._keys)
             meta = entry.made = await self._make(order, task, call, entry)
         except (Fail, ConversionError) as exc:
-            log.info("task cannot be created: %s", sentence(exc), extra={"agent": order.agent.name, "key": order.key})
-            failed = replace(order.handle(), kind=Kind.FAILED, code=code_of(exc), message=sentence(exc))
+            said = explained(exc, key=order.key, code=code_of(exc))
+            log.info("task cannot be created: %s", said, extra={"agent": order.agent.name, "key": order.key})
+            failed = replace(order.handle(), kind=Kind.FAILED, code=code_of(exc), message=said)
             return seal(failed, self._keys)
         return self._hand_out(order, entry, order.handle(meta), call)
 
@@ -237,7 +238,7 @@ class Creation:
                 if not order.is_resumable or spent or not (entry.is_wanted or entry.stopped):
                     self._doubt_failed(order, call, entry, exc)
                     raise
-                log.info("create failed, trying again in %.1f s: %s", wait, sentence(exc), extra={"key": order.key})
+                log.info("create failed, trying again in %.1f s: %s", wait, entry.error, extra={"key": order.key})
             await entry.sleep(wait)
 
     async def _try(self, order: Order, task: Task, call: Call, entry: Entry, tries: int) -> bytes:

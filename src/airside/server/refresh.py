@@ -222,7 +222,9 @@ class Refresher:
 
     async def _take_outcome(self, job: Job, outcome: Resource | Exception) -> None:
         if isinstance(outcome, Fail):
-            outcome = failure(outcome)  # the agent says that asking again can never help
+            said = explained(outcome, key=correlation_of(job))
+            log.info("the job failed for good: %s", said, extra={"agent": job.agent.name, "key": job.handle.key})
+            outcome = failure(outcome, said)  # the agent says that asking again can never help
         now = time.monotonic()
         if isinstance(outcome, Resource):
             try:
@@ -236,11 +238,12 @@ class Refresher:
             await self._take(job, self._fault(job, outcome, now))
 
     def _fault(self, job: Job, error: Exception, now: float) -> Resource:
+        agent, key = job.agent.name, job.handle.key
+        said = explained(error, agent=agent, key=correlation_of(job), told=job.resource.message)
         if isinstance(error, NotFound):
-            resource = missing(job, error, now)
+            resource = missing(job, error, now, said)
+            log.info("the backend does not show a job: %s", said, extra={"agent": agent, "key": key})
         else:
-            agent, key = job.agent.name, job.handle.key
-            said = explained(error, agent=agent, key=correlation_of(job), told=job.resource.message)
             is_eager = job.failures < EAGER and self._is_awaited(job, now)
             resource = faulty(job, error, now, said, longest=EAGER_PAUSE if is_eager else MAX_BACKOFF)
             opens = self._next_ask(job) - self._lead(job.agent)

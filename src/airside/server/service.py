@@ -58,7 +58,6 @@ from airside.server.uncertain import Uncertain
 from airside.server.unexpected import explained
 from airside.server.watch import Watch
 from airside.wire.resource import write_resource
-from airside.wire.status import sentence
 from airside.wire.template import key_of
 
 log = logging.getLogger("airside.server")
@@ -89,7 +88,7 @@ class Service:
         self.calls_in_flight = 0
         self.offload = Offload()
         self._transfer = Transfer(self.agents, settings, connections, self.offload)
-        self.ledger = Ledger(settings.max_jobs, hooks)
+        self.ledger = Ledger(settings.max_jobs, hooks, settings.max_answer_bytes)
         self.uncertain = Uncertain(hooks)
         self.cancellation = Cancellation(hooks, self.uncertain)
         self.watch = Watch(self._serialise, settings, hooks, self._cancel_given_up, self._no_longer_asked_for)
@@ -153,7 +152,9 @@ class Service:
             task = await self._transfer.read(order)
             return (await self._transfer.write(await finished(agent, task, call_of(task)), order.handle()))[1]
         except (Fail, ConversionError) as exc:
-            return write_resource(Resource(Phase.FAILED, message=sentence(exc), code=code_of(exc)), None)
+            said = explained(exc, key=key, code=code_of(exc))
+            log.info("task cannot be done: %s", said, extra={"agent": agent.name, "key": key})
+            return write_resource(Resource(Phase.FAILED, message=said, code=code_of(exc)), None)
 
     # -- get --------------------------------------------------------------------------------------------------------
 
@@ -266,7 +267,9 @@ class Service:
         except TimeoutError:
             raise Retry("The backend has not accepted the cancel yet; it is being asked on.") from None
         if isinstance(refusal, Fail):
-            raise Fail(refusal.message, code=refusal.code)
+            said = explained(refusal, key=job.handle.key)
+            log.info("delete refused for good: %s", said, extra={"key": job.handle.key})
+            raise Fail(said, code=refusal.code)
         if refusal is not None:
             said = explained(refusal, key=job.handle.key)
             log.info("delete not accepted yet: %s", said, extra={"key": job.handle.key})

@@ -38,12 +38,15 @@ def recovered(job: Job) -> None:
     job.retry_at = 0.0
 
 
-def missing(job: Job, error: NotFound, now: float) -> Resource:
-    """The backend does not show the job. It counts after three times over a minute."""
+def missing(job: Job, error: NotFound, now: float, text: str = "") -> Resource:
+    """The backend does not show the job. It counts after three times over a minute.
+
+    `text` is what to say of the error, if not its own words.
+    """
     job.misses += 1
     if job.misses == 1:
         job.missing_since = now
-    text = sentence(error)
+    text = text or sentence(error)
     if job.misses >= MISSES and now - job.missing_since >= MISSING_FOR and not job.is_young:
         return Resource(Phase.RETRYABLE_FAILED, message=f"The job is gone: {text}", code=error.code)
     job.retry_at = now + _jitter(MISSING_FOR / MISSES)

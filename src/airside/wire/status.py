@@ -95,16 +95,23 @@ def status_for(error: BaseException) -> tuple[StatusCode, str]:
     return status, sentence(error)
 
 
-def failure(error: BaseException) -> Resource:
-    """The terminal resource of a job that an error ended.
+def code_for(error: BaseException) -> str:
+    """The code of an error: its own, or the table's.
+
+    >>> code_for(Fail("no such table: trips", code="TableNotFound"))
+    'TableNotFound'
+    """
+    return error.code if isinstance(error, Fail) else row_for(error).code
+
+
+def failure(error: BaseException, text: str = "") -> Resource:
+    """The terminal resource of a job that an error ended. `text` is what to say of it, if not its own words.
 
     >>> failure(Fail("no such table: trips", code="TableNotFound"))
     Resource(phase=<Phase.FAILED: 5>, message='no such table: trips', outputs=None, links=(), info=None, \
 code='TableNotFound', poll_after=None)
     """
-    row = row_for(error)
-    code = error.code if isinstance(error, Fail) else row.code
-    return Resource(row.phase, message=sentence(error), code=code)
+    return Resource(row_for(error).phase, message=text or sentence(error), code=code_for(error))
 
 
 def error_from_status(status: StatusCode, details: str | None) -> AgentError:
