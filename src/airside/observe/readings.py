@@ -35,6 +35,15 @@ class Gauge(StrEnum):
     STUCK = "airside_lane_stuck", ("agent", "lane"), "Threads whose call was given up and has not come back."
 
 
+class LaneLoad(NamedTuple):
+    """How busy one lane of an agent is: calls it can carry out at once, calls it has, threads that are stuck."""
+
+    name: str
+    size: int
+    busy: int
+    stuck: int
+
+
 class Reading(NamedTuple):
     """One value; `labels` are in the order of the gauge's.
 

@@ -5,7 +5,8 @@ Only the API is used, which does nothing by itself: where spans go is decided by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,6 +92,38 @@ class Tracing:
                 span.set_attribute("error.type", type(exc).__name__)
                 span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, _sentence(exc)))
                 raise
+
+
+def carrier() -> dict[str, str]:
+    """What another process must be told to go on in the current trace; nothing if there is none.
+
+    >>> carrier()
+    {}
+    """
+    told: dict[str, str] = {}
+    if "opentelemetry.propagate" in sys.modules:  # else nothing here is traced
+        from opentelemetry import propagate
+
+        propagate.inject(told)
+    return told
+
+
+@contextmanager
+def continued(told: Mapping[str, str]) -> Iterator[None]:
+    """Go on in the trace that another process told of by `carrier`, if OpenTelemetry is installed here."""
+    if not told:
+        yield
+        return
+    try:
+        from opentelemetry import context, propagate
+    except ImportError:
+        yield
+        return
+    token = context.attach(propagate.extract(dict(told)))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def _number(code: Any) -> int:

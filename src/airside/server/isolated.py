@@ -11,8 +11,10 @@ from typing import Any
 
 from airside.model import AirsideError, Resource
 from airside.observe.events import Hooks
+from airside.observe.tracing import continued
 from airside.sdk.agent import Agent
 from airside.server.link import Link
+from airside.server.readings import lanes_of
 from airside.server.watchdog import Watchdog
 from airside.wire import isolation as wire
 
@@ -54,8 +56,8 @@ class Isolated:
         self._link.send("ready", declaration_of(self._agent))
         while (message := await self._link.receive()) is not None:
             match message:
-                case ["call", int() as number, str() as verb, list() as arguments]:
-                    task = asyncio.create_task(self._answer(number, verb, arguments))
+                case ["call", int() as number, str() as verb, list() as arguments, dict() as trace]:
+                    task = asyncio.create_task(self._answer(number, verb, arguments, trace))
                     self._calls[number] = task
                 case ["cancel", int() as number]:
                     if number in self._calls:
@@ -64,13 +66,15 @@ class Isolated:
                     for _ in range(lines):
                         self._room_of(number).release()
                 case ["ping"]:
-                    self._link.send("pong")
+                    self._link.send("pong", [list(lane) for lane in lanes_of(self._agent)])
         watchdog.stop()
 
-    async def _answer(self, number: int, verb: str, arguments: list[Any]) -> None:
+    async def _answer(self, number: int, verb: str, arguments: list[Any], trace: Mapping[str, str]) -> None:
         try:
             given = [number, *arguments] if verb == "logs" else arguments
-            await self._link.deliver("done", number, await self._verbs[verb](*given))
+            with continued(trace):
+                answer = await self._verbs[verb](*given)
+            await self._link.deliver("done", number, answer)
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling() == 0:  # type: ignore[union-attr]  # this is a task
                 self._link.send("failed", number, wire.write_error(AirsideError("The call was cancelled.")))

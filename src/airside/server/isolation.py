@@ -14,6 +14,8 @@ from typing import Any
 
 from airside.model import Call, LogLine, LogLink, Metric, PluginError, Resource, Retry, Task, TaskType, UsageError
 from airside.observe.events import Event, Hooks, What
+from airside.observe.readings import LaneLoad
+from airside.observe.tracing import carrier
 from airside.sdk.adapt import ASIDE
 from airside.sdk.agent import Agent, AgentSettings
 from airside.sdk.invoke import timeout_for
@@ -89,6 +91,8 @@ class IsolatedAgent(Agent):
         self._hooks = hooks
         self._keeper = Keeper(plan)
         self._numbers = count(1)
+        self.lanes: tuple[LaneLoad, ...] = ()
+        """The lanes of its process, as they were at its last sign of life."""
         self._life: _Life | None = None
         self._up = asyncio.Event()
         self._opened = False
@@ -160,7 +164,8 @@ class IsolatedAgent(Agent):
         life = await self._living(WAIT)
         number, asked = self._enter(life, "logs", "")
         try:
-            await life.link.deliver("call", number, "logs", [meta, after, limit, wire.write_call(call)])
+            arguments = [meta, after, limit, wire.write_call(call)]
+            await life.link.deliver("call", number, "logs", arguments, carrier())
             life.link.send("more", number, AHEAD)
             read = 0
             while (line := await asked.lines.get()) is not None:
@@ -195,7 +200,7 @@ class IsolatedAgent(Agent):
         left = max(0.0, began + timeout - time.monotonic())
         try:
             async with asyncio.timeout(left + MARGIN) as limit:
-                await life.link.deliver("call", number, verb, arguments)
+                await life.link.deliver("call", number, verb, arguments, carrier())
                 return await asked.done
         except TimeoutError as exc:
             if limit.expired():
@@ -307,7 +312,7 @@ class IsolatedAgent(Agent):
         except (LinkBroken, LookupError, TypeError, ValueError) as exc:
             problem = f"; it sent {exc}"
         finally:
-            self._life = None
+            self._life, self.lanes = None, ()
             self._up.clear()
             pinging.cancel()
             reopening.cancel()
@@ -318,7 +323,7 @@ class IsolatedAgent(Agent):
         """Let calls through, after the agent was opened again if it was open before."""
         if self._opened:
             number, asked = self._enter(life, "open", "")
-            life.link.send("call", number, "open", [])
+            life.link.send("call", number, "open", [], {})
             try:
                 await asked.done
             except Exception as exc:  # noqa: BLE001 - the next process may do better
@@ -343,6 +348,7 @@ class IsolatedAgent(Agent):
     def _take(self, life: _Life, message: list[Any]) -> None:
         kind, *rest = message
         if kind == "pong":
+            self.lanes = tuple(LaneLoad(*lane) for lane in rest[0])
             return
         number, content = rest
         asked = life.asked.get(number)

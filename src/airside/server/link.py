@@ -11,7 +11,7 @@ from airside.model import AirsideError
 from airside.wire.limits import MIB
 from airside.wire.parcel import BadParcel, pack, unpack
 
-VERSION = 1
+VERSION = 2
 """Of the messages below; the two sides must agree."""
 MAX_MESSAGE = 64 * MIB
 _HEAD = 4
@@ -25,9 +25,9 @@ class LinkBroken(AirsideError):
 class Link:
     """Messages are lists whose first item says what they are.
 
-    To the agent: `order` (what to run), `call` (number, method, arguments), `cancel` (number), `more` (number, lines),
-    `ping`. From the agent: `ready` (its declaration) or `refused` (an error), `done` (number, result), `failed`
-    (number, error), `item` (number, line), `pong`.
+    To the agent: `order` (what to run), `call` (number, method, arguments, trace), `cancel` (number), `more` (number,
+    lines), `ping`. From the agent: `ready` (its declaration) or `refused` (an error), `done` (number, result), `failed`
+    (number, error), `item` (number, line), `pong` (its lanes).
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from airside.observe.readings import Gauge, Reading
+from airside.observe.readings import Gauge, LaneLoad, Reading
 from airside.sdk.adapt import Face
 from airside.sdk.agent import Agent
 from airside.server.handle import SigningKeys
@@ -32,10 +32,16 @@ def read_service(service: Service, keys: SigningKeys) -> Iterator[Reading]:
 def read_lanes(agents: Sequence[Agent]) -> Iterator[Reading]:
     """The threads of the agents whose methods block; those of an isolated agent are in its own process."""
     for agent in agents:
-        if not isinstance(agent, Face):
-            continue
-        for name, lane in sorted(agent.invoker.lanes.items()):
+        for name, size, busy, stuck in lanes_of(agent):
             labels = (agent.name, name)
-            yield Reading(Gauge.THREADS, lane.size, labels)
-            yield Reading(Gauge.BUSY, lane.busy, labels)
-            yield Reading(Gauge.STUCK, lane.stuck, labels)
+            yield Reading(Gauge.THREADS, size, labels)
+            yield Reading(Gauge.BUSY, busy, labels)
+            yield Reading(Gauge.STUCK, stuck, labels)
+
+
+def lanes_of(agent: Agent) -> Sequence[LaneLoad]:
+    """How busy the agent's lanes are; an isolated agent's, as its process said last."""
+    if isinstance(agent, Face):
+        return [LaneLoad(name, one.size, one.busy, one.stuck) for name, one in sorted(agent.invoker.lanes.items())]
+    lanes: Sequence[LaneLoad] = getattr(agent, "lanes", ())
+    return lanes

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from opentelemetry import propagate
+
 from airside import (
     AgentRegistry,
     AsyncAgent,
@@ -86,6 +88,13 @@ class BackendError(ConnectionResetError):
     """A library's own, of the operating system's kind."""
 
 
+def trace_seen() -> str:
+    """The trace that an instrumented client would go on in."""
+    told: dict[str, str] = {}
+    propagate.inject(told)
+    return told.get("traceparent", "")
+
+
 class Everything(AsyncAgent[Job]):
     """Has every method, and does what the order in the task's config says."""
 
@@ -114,6 +123,7 @@ class Everything(AsyncAgent[Job]):
             "x": repr(task.inputs.get("x")),
             "connection": repr(task.connection and (dict(task.connection.secrets), dict(task.connection.configs))),
             "node": task.execution.node_id,
+            "trace": trace_seen(),
             "visible": ",".join(sorted(name for name in os.environ if name.startswith(("_FSEC_", "OTHER_")))),
         }
         return Job("j1", order, seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -35,10 +36,13 @@ from airside import (
 )
 from airside.model import Interface
 from airside.observe.events import Event, Hooks, What
+from airside.observe.readings import Gauge
+from airside.observe.tracing import carrier, continued
 from airside.sdk.adapt import adapt
 from airside.server import isolation
 from airside.server.child import Isolation
 from airside.server.isolation import IsolatedAgent
+from airside.server.readings import read_lanes
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.types import to_variable_map
 
@@ -106,6 +110,37 @@ async def test_a_create_arrives_whole_and_metadata_comes_back_exactly(start: Sta
     assert seen["pid"] == str(agent.pid)
     assert (seen["key"], seen["prefix"], seen["x"], seen["node"]) == ("k" * 32, "s3://b/run/0", "[1, 2]", "n7")
     assert seen["connection"] == "({'token': 's3cret-token'}, {'region': 'eu'})"
+
+
+async def test_the_callers_trace_goes_on_in_its_process(start: Start) -> None:
+    agent = await start()
+
+    async def seen() -> str:
+        return str(json.loads(await agent.create(task(), Call()))["env"]["trace"])
+
+    assert await seen() == ""
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with continued({"traceparent": parent}):
+        assert carrier() == {"traceparent": parent}
+        assert await seen() == parent
+    assert await seen() == ""
+
+
+async def test_its_lanes_are_read_here(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "PING", 0.05)
+    agent = await start()
+    meta = await agent.create(task("get:slow"), Call())
+    asking = [asyncio.create_task(agent.get(meta, Call())) for _ in range(3)]
+
+    async def until(busy: int, stuck: int) -> None:
+        wanted = {("refresh", Gauge.THREADS, 16), ("refresh", Gauge.BUSY, busy), ("refresh", Gauge.STUCK, stuck)}
+        async with asyncio.timeout(20):
+            while not wanted <= {(one.labels[1], one.gauge, one.value) for one in read_lanes([agent])}:
+                await asyncio.sleep(0.02)
+
+    await until(busy=3, stuck=0)
+    await asyncio.gather(*asking, return_exceptions=True)  # they take longer than they may
+    await until(busy=3, stuck=3)
 
 
 async def test_offloaded_inputs_come_from_the_service_and_from_nowhere_else(start: Start) -> None:
