@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +28,7 @@ KEY = "9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a0"
 PLAIN = "s3cr3t/of+the=account"
 NASTY = 'first "line" of\\a key\n  and-its-second-line-éà\nlast-line-of-the-key'
 OWN = "a secret of the agent"
+PATIENCE = 0.6  # seconds; the service waits for a check that fails for nearly as long as its caller does
 CALLERS = "callers-own'password"
 MODULE = """
 import json, logging
@@ -206,14 +208,15 @@ async def _everything(port: int, wire: Wire) -> list[bytes]:
                 request.template.custom.update({"how": how})
                 run = request.task_execution_metadata.task_execution_id.node_execution_id.execution_id
                 run.project, run.domain = "trips", "d"
-                fields = {"connection": connection} if connection else {}
+                asked = partial(client.job_request, task_type="leaky", connection=connection)
+                patience = PATIENCE if how in ("lost", "gone") else 10.0
                 created = await note(client.call("CreateTask", request))
                 if created is None:
                     continue
                 meta = created.resource_meta
                 for _ in range(2):
-                    await note(client.get(meta, "leaky", **fields))
-                await note(client.delete(meta, "leaky", **fields))
+                    await note(client.call("GetTask", asked("GetTaskRequest", meta), timeout=patience))
+                await note(client.call("DeleteTask", asked("DeleteTaskRequest", meta), timeout=patience))
                 request = client.job_request("GetTaskMetricsRequest", meta, "leaky", 0)
                 await note(client.call("GetTaskMetrics", request))
                 await note(_lines(client, meta))
