@@ -1,14 +1,17 @@
-"""Conformance S07 to S18: CreateTask."""
+"""Conformance S07 to S18, and S36: CreateTask."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
+import pytest
 
 from airside import Resource, Task
 from airside.model import Phase
+from airside.sdk.agent import AgentSettings
 from airside.testing.client import RawClient, refused
 from airside.testing.scripted import ScriptedAgent
 
@@ -112,6 +115,52 @@ async def test_s13_concurrent_creates_are_one_job(serve: Serve) -> None:
     release.set()
     assert len(set(await asyncio.gather(*creates))) == 1
     assert len(agent.calls("create")) == 1
+
+
+@pytest.mark.parametrize("way", ["token", "find", "neither"])
+async def test_s36_a_caller_whose_deadline_passes_leaves_one_job_or_none(serve: Serve, way: str) -> None:
+    release = asyncio.Event()
+    live: list[bytes] = []
+    was_undone = asyncio.Event()
+
+    async def slowly(task: Task) -> bytes:
+        await release.wait()
+        live.append(b"job-%d" % len(live))
+        return live[-1]
+
+    def delete(meta: bytes) -> None:
+        live.remove(meta)
+        was_undone.set()
+
+    def get(meta: bytes) -> Resource:
+        return _RUNNING if meta in live else Resource(Phase.ABORTED)
+
+    scripts: dict[str, Any] = {"create": slowly, "get": get, "delete": delete}
+    if way == "find":
+        scripts["find"] = lambda _: live[0] if live else None
+    agent = ScriptedAgent(settings=AgentSettings(create_is_idempotent=way == "token"), **scripts)
+    client = await serve(agent)
+    request = client.create_request(prefix="/run/0")
+    impatient = client.call("CreateTask", request, timeout=0.5)
+    if way == "neither":
+        error = await refused(impatient)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        release.set()
+        async with asyncio.timeout(10):  # the job came too late, and nobody could find it again
+            await was_undone.wait()
+        assert not live
+    else:
+        handle = (await impatient).resource_meta
+        release.set()
+        async with asyncio.timeout(10):
+            while (await client.get(handle)).phase != Phase.RUNNING:
+                await asyncio.sleep(0.01)
+        assert len(agent.calls("create")) == 1
+    again, once_more = await client.create(prefix="/run/0"), await client.create(prefix="/run/0")
+    assert again == once_more
+    assert Phase((await client.get(again)).phase) is Phase.RUNNING
+    assert len(live) == 1
+    assert len(agent.calls("create")) == (2 if way == "neither" else 1)
 
 
 async def test_s14_the_next_attempt_is_a_second_job(serve: Serve) -> None:

@@ -325,6 +325,8 @@ class Refresher:
         except Exception as exc:  # noqa: BLE001 - as for one
             outcomes = [exc] * len(jobs)
         for job, outcome, refresh in zip(jobs, outcomes, waited, strict=True):
+            if isinstance(outcome, Resource):
+                job.known_at = began
             if job.refresh is refresh:
                 job.was_abandoned = False
                 await self._judge(job, outcome)
