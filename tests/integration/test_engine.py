@@ -28,11 +28,11 @@ from airside import (
     kwtypes,
 )
 from airside.engine.database import Database, Record, StoreError
+from airside.engine.driver import Driver
 from airside.engine.drivers import rules_for
 from airside.engine.engine import LISTEN_EVERY, prepare
 from airside.engine.job import Job, Stage
 from airside.engine.lane import Gate, Lane, Limits, Rate
-from airside.engine.loop import Driver
 from airside.sdk.agent import AgentSettings
 from airside.testing.scripted import ScriptedAgent, hang
 
@@ -214,7 +214,7 @@ async def test_a_cancel_for_a_job_whose_agent_is_being_opened_is_not_lost(store:
 
     async with Engine(store, choose=choose) as engine:
         handed_in = asyncio.create_task(engine.submit(TASK))
-        await until(lambda: bool(engine._loop._coming))
+        await until(lambda: bool(engine._loop.intake._coming))
         while not await engine.jobs():
             await asyncio.sleep(0.005)
         await asyncio.to_thread(ask)
@@ -404,9 +404,7 @@ class Limited:
 
 
 def limited(store: Path, agent: ScriptedAgent, limits: Limits) -> Engine:
-    engine = Engine(store, agents=[agent])
-    engine._drivers = engine._loop._drivers = Limited(agent, limits)  # type: ignore[assignment]
-    return engine
+    return Engine(store, drivers=Limited(agent, limits))
 
 
 async def test_a_quota_lets_others_wait_and_say_so(store: Path) -> None:

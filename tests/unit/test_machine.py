@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside import LogLink, Phase, Resource
+from airside.engine.ending import Step
 from airside.engine.job import (
     Abort,
     Action,
@@ -30,7 +31,8 @@ from airside.engine.job import (
     Trouble,
     Verdict,
 )
-from airside.engine.machine import TABLE, Step, backoff, poll_pause, step
+from airside.engine.machine import TABLE, step
+from airside.engine.pause import backoff, poll_pause
 
 NOW = 1000.0
 QUICK = Rules(poll_interval=10.0, fault_tolerance=100.0, unfetched_tolerance=0.0, cancel_patience=30.0)

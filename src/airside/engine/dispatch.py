@@ -7,8 +7,8 @@ from typing import Any
 
 from airside.engine.attempt import told
 from airside.engine.database import Record
+from airside.engine.driver import Driver
 from airside.engine.drivers import AgentSource, Choose, MissingAgent
-from airside.engine.loop import Driver
 from airside.engine.routes import RoutedAgents
 
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from airside.engine.attempt import told
 from airside.engine.database import Record
+from airside.engine.driver import LOOK_AGAIN, Driver, Drivers
 from airside.engine.job import Rules
 from airside.engine.lane import Lane, Limits
-from airside.engine.loop import LOOK_AGAIN, Driver, Drivers
 from airside.model import Call, Fail, Resource, Retry, Task
 from airside.sdk.agent import Agent
 

@@ -219,7 +219,7 @@ class Engine:
         if self._ownership is None and self._state is not None:
             await asyncio.to_thread(self._attend, record)
             record = replace(record, attended=True)
-        await self._loop.submit(record, made.template, made.inputs)
+        await self._loop.intake.submit(record, made.template, made.inputs)
         return record.job.id
 
     async def wait(self, job_id: str) -> Outcome:
@@ -310,9 +310,9 @@ class Engine:
                 version = await self._store.read(lambda database: database.version_of_data())
                 if version != seen:
                     if self._ownership is not None:
-                        await self._loop.adopt()
+                        await self._loop.intake.adopt()
                     seen = version if await self._answer_requests() else None
-                await self._loop.revisit()
+                await self._loop.intake.revisit()
             await asyncio.sleep(LISTEN_EVERY)
 
     async def _answer_requests(self) -> bool:

@@ -13,8 +13,8 @@ from typing import Any
 from airside.engine.attempt import told
 from airside.engine.database import MEMORY, Record
 from airside.engine.drivers import AgentSource, OpenAgent
+from airside.engine.ending import EXHAUSTED
 from airside.engine.engine import Engine, outcome_of, prepare
-from airside.engine.machine import EXHAUSTED
 from airside.engine.progress import Outcome, Progress
 from airside.engine.rundir import RunDir
 from airside.model import AirsideError, Phase, PluginError, TaskTemplate

@@ -7,20 +7,16 @@ anything remote is done about it; what a call answered is on the disk before any
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
-import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from math import inf
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from airside.engine.attendance import forget, is_attended
+from airside.engine.agenda import Agenda
 from airside.engine.calls import Order, carry_out
-from airside.engine.database import Event, Record, StoreError, with_job
+from airside.engine.database import Record, StoreError, with_job
+from airside.engine.driver import LOOK_AGAIN, Crew, Driver, Drivers
+from airside.engine.intake import Intake
 from airside.engine.job import (
     Abort,
     Action,
@@ -31,19 +27,15 @@ from airside.engine.job import (
     Observation,
     Refused,
     Resumed,
-    Rules,
     Stage,
     changed,
 )
-from airside.engine.lane import Lane
-from airside.engine.machine import Step, step
+from airside.engine.machine import step
+from airside.engine.news import news
 from airside.engine.rundir import RunDir
 from airside.engine.store import Store
-from airside.engine.submission import Submission
 from airside.engine.worker import Worker
-from airside.model import Phase, Resource, UsageError
-from airside.model.redaction import redact
-from airside.sdk.agent import Agent
+from airside.model import Phase, Resource
 from airside.wire import storage
 
 HELD_FOR = 60.0
@@ -52,37 +44,6 @@ AT_ONCE = 500
 """How many due jobs are looked at before the loop lets others run."""
 GRACE = 5.0
 """Seconds that creates and cancels under way may take to be answered when the loop stops."""
-
-MOST_RECENT, MOST_OF_ONE = 2000, 16 * 1024
-"""How many submissions are kept at hand, and the bytes of the largest among them: 32 MiB at most."""
-
-LOOK_AGAIN = 1.0
-"""Seconds until an agent that could not be found is looked for again."""
-
-_log = logging.getLogger("airside.engine")
-
-
-@dataclass(eq=False, slots=True)
-class Driver:
-    """An agent as jobs are driven with it: by which rules, and within which limits."""
-
-    agent: Agent
-    rules: Rules = field(default_factory=Rules)
-    lane: Lane = field(default_factory=Lane)
-    lost: float | None = None
-    """When it was not found, in loop time, if this stands for an agent that could not be found."""
-    held: str = ""
-    """Why no job may begin with it yet: it is not known which agent it will be."""
-
-
-class Drivers(Protocol):
-    """Finds the driver of a job."""
-
-    def key(self, record: Record) -> Any:
-        """Jobs of the same key have the same driver."""
-
-    async def find(self, record: Record) -> Driver:
-        """The driver, its agent open. Never raises for want of an agent: that is the agent's own error to tell."""
 
 
 class Entry:
@@ -123,22 +84,16 @@ class Loop:
         only_own: bool = False,
     ) -> None:
         self._store = store
-        self._drivers = drivers
+        self.intake = Intake(store, self._take, only_own=only_own)
+        self._crew = Crew(drivers)
         self._only_own = only_own
-        self._attended: set[str] = set()  # jobs that their own commands drive
         self._on_change = on_change
         self._on_failure = on_failure
         self._entries: dict[str, Entry] = {}
-        self._ready: dict[Any, asyncio.Task[Driver]] = {}
-        self._heap: list[tuple[float, str]] = []
+        self._agenda = Agenda()
         self._wake = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
-        self._newest = 0
-        self._own: dict[str, asyncio.Future[None]] = {}
-        self._coming: set[str] = set()
-        self._recent: dict[str, tuple[bytes, bytes]] = {}
         self._worker = Worker()
-        self._adopting = asyncio.Lock()
         self._finding: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._clock: Callable[[], float] = time.time
@@ -154,7 +109,7 @@ class Loop:
         began = time.time() - loop.time()
         self._clock = lambda: began + loop.time()  # a clock that somebody sets must not end jobs
         if not self._only_own:
-            await self.adopt(resumed=True)
+            await self.intake.adopt(resumed=True)
         self._main = asyncio.create_task(self._run(), name="airside-engine")
         self._main.add_done_callback(self._ended)
 
@@ -168,7 +123,7 @@ class Loop:
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait({self._main})
-        drivers = [ready.result() for ready in self._ready.values() if ready.done() and not ready.cancelled()]
+        drivers = self._crew.found
         for driver in drivers:
             driver.lane.reads.close()
             driver.lane.writes.close()
@@ -178,78 +133,25 @@ class Loop:
         rest: set[asyncio.Task[Any]] = {
             task for driver in drivers for task in driver.lane.writes.running | driver.lane.reads.running
         }
-        rest |= self._finding
-        rest |= {ready for ready in self._ready.values() if not ready.done()}
+        rest |= self._finding | self._crew.coming
         for task in rest:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=GRACE)
         self._worker.close()
 
-    async def adopt(self, *, resumed: bool = False) -> None:
-        """Take up the jobs that are in the store and not here yet: of an earlier engine, or of another process."""
-        async with self._adopting:
-            await self._adopt(resumed=resumed)
-
-    async def _adopt(self, *, resumed: bool) -> None:
-        seen, kept = self._newest, [job_id for job_id, kept in self._own.items() if kept.done()]
-        newest, found = await self._store.read(lambda database: (database.newest(), database.unfinished(seen)))
-        self._newest = max(self._newest, newest)
-        for record in found:
-            if record.seq <= seen or record.job.id in self._own:
-                continue
-            if record.attended:
-                self._attended.add(record.job.id)
-            else:
-                await self._take(record, resumed=resumed)
-        for job_id in kept:  # these were in the store when it was read, so they are not found again
-            self._own.pop(job_id, None)
-        await self._revisit()
-
-    async def revisit(self) -> None:
-        """Take up the jobs whose own commands have let go of them."""
-        if self._attended:
-            async with self._adopting:
-                await self._revisit()
-
-    async def _revisit(self) -> None:
-        state = Path(self._store.path).parent
-        for job_id in await asyncio.to_thread(_let_go, state, tuple(self._attended)) if self._attended else ():
-            self._attended.discard(job_id)
-            with contextlib.suppress(UsageError):  # it may have been over, and pruned
-                record = await self._store.read(lambda database, wanted=job_id: database.find(wanted))  # type: ignore[misc]
-                if record.job.stage is not Stage.OVER:
-                    await self._take(record, resumed=True)
-
-    def leaves(self, job_id: str) -> bool:
-        """True for a job that another process drives, and for one whose agent is still being opened."""
-        if self._only_own:
-            return job_id not in self._entries
-        return job_id in self._attended or job_id in self._coming
-
-    async def submit(self, record: Record, template: bytes, inputs: bytes) -> None:
-        """Put a new job into the store and drive it; returns when it is on the disk."""
-        self._own[record.job.id] = kept = self._store.add(record, template, inputs)
-        self._coming.add(record.job.id)
-        self._remember(record.job.id, template, inputs)
-        try:
-            await kept
-            await self._take(record)
-        finally:
-            self._coming.discard(record.job.id)
-        if self._only_own:
-            del self._own[record.job.id]
-        elif len(self._own) > 10_000:
-            await self.adopt()
-
     async def _take(self, record: Record, *, resumed: bool = False) -> None:
-        driver = await self._driver(record)
+        driver = await self._crew.of(record)
         entry = self._entries[record.job.id] = Entry(record, driver)
         if entry.job.stage is not Stage.WAITING:
             driver.lane.hold(record.job.id)
         self._schedule(entry.job)
         if resumed:
             self.observe(record.job.id, Resumed())
+
+    def leaves(self, job_id: str) -> bool:
+        """True for a job that another process drives, and for one whose agent is still being opened."""
+        return job_id not in self._entries if self._only_own else self.intake.leaves(job_id)
 
     def abort(self, job_id: str) -> bool:
         """Cancel a job; False if it is over, or unknown."""
@@ -271,37 +173,20 @@ class Loop:
         before = entry.job
         after = step(before, observation, now)
         entry.job = after.job
-        self._keep(entry, before, after, now, observation.outputs if type(observation) is Answered else None)
+        told = news(before, after, now)
+        if told is not None:
+            outputs = observation.outputs if type(observation) is Answered else None
+            entry.kept = self._store.save(*told, outputs)
+            entry.kept.add_done_callback(partial(self._kept, entry, after.job, after.note))
         if after.job.stage is Stage.OVER or after.job.attempt != before.attempt:
             self._let_next_in(entry)
         if after.job.stage is Stage.OVER:
             del self._entries[job_id]
-            self._recent.pop(job_id, None)
+            self.intake.forget(job_id)
         elif after.job.due != before.due or isinstance(observation, (Due, Held)):  # these took it off the heap
             self._schedule(after.job)
         for action in after.actions:
             self._begin(entry, action)
-
-    # -- keeping ---------------------------------------------------------------------------------------------------
-
-    def _keep(self, entry: Entry, before: Job, after: Step, now: float, outputs: bytes | None) -> None:
-        job = after.job
-        if not after.note and not _is_news(before, job):
-            return
-        event = None
-        if after.note or _story(before) != _story(job):
-            event = Event(
-                job=job.id,
-                at=now,
-                attempt=job.attempt,
-                stage=job.stage,
-                phase=job.phase,
-                message=redact(job.message),
-                note=redact(after.note),
-            )
-        said = redact(job.message)
-        entry.kept = self._store.save(job if said == job.message else changed(job, message=said), event, outputs)
-        entry.kept.add_done_callback(partial(self._kept, entry, job, after.note))
 
     def _kept(self, entry: Entry, job: Job, note: str, kept: asyncio.Future[None]) -> None:
         if kept.cancelled() or kept.exception() is not None:
@@ -354,7 +239,7 @@ class Loop:
             folder=folder,
             agent=entry.driver.agent,
             names=record.source.get("connection") if entry.driver.agent.takes_connection else None,
-            submission=partial(self._read, job.id),
+            submission=partial(self.intake.submission, job.id),
             cached=partial(self._cached, record),
             run=asyncio.to_thread if storage.is_remote(record.root) else self._worker.run,
         )
@@ -362,19 +247,8 @@ class Loop:
     async def _look_again(self, entry: Entry) -> None:
         """An agent that could not be found when a job was taken up may have come since."""
         if entry.driver.lost is not None:
-            entry.driver = await self._driver(entry.submitted)
+            entry.driver = await self._crew.of(entry.submitted)
             entry.job = changed(entry.job, rules=entry.driver.rules)
-
-    async def _read(self, job_id: str) -> Submission:
-        handed_in = self._recent.get(job_id)
-        if handed_in is None:
-            handed_in = await self._store.read(lambda database: database.submission(job_id))
-        return Submission.read(*handed_in)
-
-    def _remember(self, job_id: str, template: bytes, inputs: bytes) -> None:
-        """Keep what was handed in at hand, within bounds: a job that is over soon asks for it twice."""
-        if len(self._recent) < MOST_RECENT and len(template) + len(inputs) <= MOST_OF_ONE:
-            self._recent[job_id] = template, inputs
 
     async def _cached(self, record: Record) -> Record | None:
         if not record.cache_key or not record.reads_cache:
@@ -399,16 +273,20 @@ class Loop:
         """Begin what is due; seconds until the next is, None if nothing waits for a time."""
         now = self._clock()
         for _ in range(AT_ONCE):
-            if not self._heap:
+            first = self._agenda.first
+            if first is None:
                 return None
-            due, job_id = self._heap[0]
-            if due > now:
-                return due - now
-            heapq.heappop(self._heap)
+            if first > now:
+                return first - now
+            due, job_id = self._agenda.take()
             entry = self._entries.get(job_id)
             if entry is not None and entry.job.due == due:
                 self._due(entry)
         return 0.0
+
+    def _schedule(self, job: Job) -> None:
+        if self._agenda.put(job):
+            self._wake.set()
 
     def _due(self, entry: Entry) -> None:
         job = entry.job
@@ -428,13 +306,6 @@ class Loop:
         elif entry.job.id in self._entries:
             self._due(entry)
 
-    def _schedule(self, job: Job) -> None:
-        if job.due == inf:
-            return
-        heapq.heappush(self._heap, (job.due, job.id))
-        if self._heap[0][1] == job.id:
-            self._wake.set()
-
     def _let_next_in(self, entry: Entry) -> None:
         following = entry.driver.lane.release(entry.job.id)
         while following is not None:
@@ -444,36 +315,3 @@ class Loop:
                 self._schedule(waiting.job)
                 return
             following = entry.driver.lane.next_parked()
-
-    async def _driver(self, record: Record) -> Driver:
-        key = self._drivers.key(record)
-        known = self._ready.get(key)
-        if known is None or (known.done() and _is_stale(known.result())):
-            known = self._ready[key] = asyncio.create_task(self._drivers.find(record))
-        return known.result() if known.done() else await asyncio.shield(known)
-
-
-def _let_go(state: Path, attended: Iterable[str]) -> list[str]:
-    free = [job_id for job_id in attended if not is_attended(state, job_id)]
-    for job_id in free:
-        forget(state, job_id)
-    return free
-
-
-def _is_stale(driver: Driver) -> bool:
-    return driver.lost is not None and asyncio.get_running_loop().time() - driver.lost >= LOOK_AGAIN
-
-
-def _story(job: Job) -> tuple[Any, ...]:
-    """What of a job belongs into its history."""
-    return job.attempt, job.stage, job.phase, job.message, job.code
-
-
-def _is_news(before: Job, after: Job) -> bool:
-    """True if a restart must know of it; how often a job was polled, and when it is next, need no fsync."""
-    if before is after:
-        return False
-    return _story(before) != _story(after) or any(getattr(before, name) != getattr(after, name) for name in _DURABLE)
-
-
-_DURABLE = ("meta", "links", "abort", "verdict", "deletes", "fetched", "faulty_since", "missing_since", "job_may_live")

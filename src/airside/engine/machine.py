@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
+from airside.engine.ending import Step, cancel, conclude, finished, too_long, verdict_of
 from airside.engine.job import (
     Abort,
     Action,
@@ -37,31 +38,13 @@ from airside.engine.job import (
     Observation,
     Refused,
     Resumed,
-    Rules,
     Stage,
     Trouble,
     Verdict,
     changed,
 )
-from airside.model import Phase, Resource
-
-FIRST_POLL = 0.05
-GROWTH = 1.5
-LONGEST_BACKOFF = 60.0
-EXHAUSTED = "RetriesExhausted|"
-"""What begins the code of a failure that another attempt might have mended, as Flyte 1 writes it."""
-UNNAMED = "TaskFailedWithError"
-"""The code of a failure that its agent gave none."""
-LONGEST_ASKED = 3600.0
-"""An agent that asks to be left alone for longer is asked again all the same."""
-
-
-class Step(NamedTuple):
-    """What follows from an observation: the job now, what to do, and a word about it for a person."""
-
-    job: Job
-    actions: tuple[Action, ...] = ()
-    note: str = ""
+from airside.engine.pause import LONGEST_BACKOFF, backoff, poll_pause
+from airside.model import Phase
 
 
 def step(job: Job, observation: Observation, now: float) -> Step:
@@ -82,45 +65,25 @@ def step(job: Job, observation: Observation, now: float) -> Step:
     return Step(job) if row is None else row(job, observation, now)
 
 
-def poll_pause(rules: Rules, polls: int, asked: float | None = None) -> float:
-    """Seconds until the next poll: as the agent says, else the interval, or less at first if the rules are `quick`.
-
-    >>> [round(poll_pause(Rules(poll_interval=0.1, quick=True), n), 3) for n in (1, 2, 3, 4)]
-    [0.05, 0.075, 0.1, 0.1]
-    """
-    if asked is not None:
-        return min(LONGEST_ASKED, max(FIRST_POLL, asked))
-    if not rules.quick:
-        return rules.poll_interval
-    return min(rules.poll_interval, FIRST_POLL * GROWTH ** min(polls - 1, 50))
-
-
-def backoff(failures: int, asked: float | None = None) -> float:
-    """Seconds until something that failed so often is tried again: as asked, else doubling from 0.1 s to a minute."""
-    if asked is not None:
-        return min(LONGEST_ASKED, max(0.0, asked))
-    return min(LONGEST_BACKOFF, 0.1 * 2.0 ** min(max(failures, 1) - 1, 20))
-
-
 # -- WAITING -----------------------------------------------------------------------------------------------------------
 
 
 def _begin(job: Job, _: Due, now: float) -> Step:
     if now >= job.last_deadline:
-        return _conclude(job, _too_long(job, now), now)
+        return conclude(job, too_long(job, now), now)
     return Step(changed(job, stage=Stage.CREATING, phase=Phase.QUEUED, message="", due=inf), (Action.CREATE,))
 
 
 def _hold(job: Job, held: Held, now: float) -> Step:
     if now >= job.last_deadline:
-        return _conclude(job, _too_long(job, now), now)
+        return conclude(job, too_long(job, now), now)
     due = min(now + held.after, job.last_deadline)
     return Step(changed(job, phase=Phase.WAITING_FOR_RESOURCES, message=held.reason, due=due))
 
 
 def _abort_waiting(job: Job, _: Abort, now: float) -> Step:
     text = "Cancelled between two attempts." if job.attempt else "Cancelled before it started."
-    return _conclude(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message=text), now)
+    return conclude(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message=text), now)
 
 
 # -- CREATING ----------------------------------------------------------------------------------------------------------
@@ -129,21 +92,21 @@ def _abort_waiting(job: Job, _: Abort, now: float) -> Step:
 def _created(job: Job, created: Created, now: float) -> Step:
     job = changed(job, meta=created.meta, created_at=now, links=created.links, faults=0, faulty_since=None, trouble="")
     if job.abort:
-        return _cancel(job, Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
+        return cancel(job, Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
     return Step(changed(job, stage=Stage.WATCHING, due=now))
 
 
 def _refused(job: Job, refused: Refused, now: float) -> Step:
     resource = refused.resource
     verdict = Verdict(phase=resource.phase, code=resource.code, message=resource.message)
-    return _conclude(job, verdict, now, may_live=refused.may_live, after=refused.after)
+    return conclude(job, verdict, now, may_live=refused.may_live, after=refused.after)
 
 
 def _answered_at_once(job: Job, answered: Answered, now: float) -> Step:
     if answered.resource.phase.is_terminal:
-        return _finished(job, answered.resource, now)
+        return finished(job, answered.resource, now)
     text = f"The sync agent answered {answered.resource.phase.name}, which is not the end."
-    return _conclude(job, Verdict(phase=Phase.FAILED, code="AgentError", message=text), now)
+    return conclude(job, Verdict(phase=Phase.FAILED, code="AgentError", message=text), now)
 
 
 def _abort_creating(job: Job, _: Abort, __: float) -> Step:
@@ -163,7 +126,7 @@ def _unknown(job: Job, now: float) -> Step:
         "The engine was stopped while the job was being created, and the agent cannot tell whether it was: "
         "look for it at the backend, then retry."
     )
-    return _conclude(job, Verdict(phase=Phase.FAILED, code="CreateUnknown", message=text), now, may_live=True)
+    return conclude(job, Verdict(phase=Phase.FAILED, code="CreateUnknown", message=text), now, may_live=True)
 
 
 def _not_repeated(job: Job, faulted: Faulted, now: float) -> Step:
@@ -174,7 +137,7 @@ def _not_repeated(job: Job, faulted: Faulted, now: float) -> Step:
     known = changed(job, faults=job.faults + 1, faulty_since=since, trouble=faulted.text)
     if known.faults > job.rules.max_system_failures and now - since >= job.rules.fault_tolerance:
         verdict = Verdict(phase=Phase.RETRYABLE_FAILED, code="AgentUnreachable", message=faulted.text)
-        return _conclude(known, verdict, now, may_live=True)
+        return conclude(known, verdict, now, may_live=True)
     note = "" if faulted.text == job.trouble else f"the create could not be repeated ({faulted.text}); trying again"
     return Step(changed(known, due=now + backoff(known.faults, faulted.after)), (), note)
 
@@ -188,10 +151,10 @@ def _repeat(job: Job, _: Due, __: float) -> Step:
 
 def _poll(job: Job, _: Due, now: float) -> Step:
     if now >= job.deadline:
-        return _cancel(job, _too_long(job, now), now)
+        return cancel(job, too_long(job, now), now)
     given_up = _given_up(job, now)
     if given_up is not None:
-        return _cancel(job, given_up, now)
+        return cancel(job, given_up, now)
     return Step(changed(job, due=inf), (Action.GET,))
 
 
@@ -209,7 +172,7 @@ def _answered(job: Job, answered: Answered, now: float) -> Step:
         links=tuple(resource.links) or job.links,
     )
     if resource.phase.is_terminal:
-        return _finished(job, resource, now)
+        return finished(job, resource, now)
     pause = poll_pause(job.rules, job.polls, resource.poll_after)
     phase = resource.phase if resource.phase.rank >= job.phase.rank else job.phase
     return Step(changed(job, phase=phase, message=resource.message, due=min(now + pause, job.deadline)))
@@ -223,7 +186,7 @@ def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
         job = _missed(job, now)
         if _is_lost(job, now):
             verdict = Verdict(phase=Phase.RETRYABLE_FAILED, code="JobNotFound", message=faulted.text, dead=True)
-            return _conclude(job, verdict, now)
+            return conclude(job, verdict, now)
     else:
         since = now if job.faulty_since is None else job.faulty_since
         job = changed(job, faults=job.faults + 1, faulty_since=since, misses=0, missing_since=None)
@@ -231,12 +194,12 @@ def _faulted(job: Job, faulted: Faulted, now: float) -> Step:
     note = "" if faulted.text == job.trouble else note  # said once
     job = changed(job, trouble=faulted.text, due=min(now + pause, job.deadline))
     if faulted.trouble is Trouble.NONSENSE and job.faults > job.rules.max_system_failures:
-        return _cancel(job, Verdict(phase=Phase.FAILED, code="MaxSystemFailuresExceeded", message=faulted.text), now)
+        return cancel(job, Verdict(phase=Phase.FAILED, code="MaxSystemFailuresExceeded", message=faulted.text), now)
     return Step(job, (), note)
 
 
 def _abort_watching(job: Job, _: Abort, now: float) -> Step:
-    return _cancel(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
+    return cancel(changed(job, abort=True), Verdict(phase=Phase.ABORTED, message="Cancelled."), now)
 
 
 def _missed(job: Job, now: float) -> Job:
@@ -264,24 +227,7 @@ def _given_up(job: Job, now: float) -> Verdict | None:
     return None
 
 
-def _too_long(job: Job, now: float) -> Verdict:
-    if now >= job.last_deadline:
-        text = f"The run took longer than {job.active_timeout:g} s since it was queued."
-        return Verdict(phase=Phase.FAILED, code="TimeoutExpired", message=text)
-    text = f"The attempt took longer than {job.timeout:g} s."
-    return Verdict(phase=Phase.RETRYABLE_FAILED, code="TimeoutExpired", message=text)
-
-
 # -- CANCELLING and CONFIRMING ---------------------------------------------------------------------------------------
-
-
-def _cancel(job: Job, verdict: Verdict, now: float) -> Step:
-    """Have the job cancelled before the attempt ends as `verdict` says."""
-    job = changed(
-        job, stage=Stage.CANCELLING, verdict=verdict, deletes=0, faults=0, faulty_since=None, cancelled_at=None, due=now
-    )
-    asked = verdict.phase is Phase.ABORTED
-    return Step(job, (), "cancel asked for" if asked else f"cancelling the job: {verdict.message or verdict.code}")
 
 
 def _delete(job: Job, _: Due, __: float) -> Step:
@@ -289,9 +235,9 @@ def _delete(job: Job, _: Due, __: float) -> Step:
 
 
 def _deleted(job: Job, _: Deleted, now: float) -> Step:
-    verdict = _verdict_of(job)
+    verdict = verdict_of(job)
     if verdict.dead:
-        return _conclude(job, verdict, now)
+        return conclude(job, verdict, now)
     return Step(changed(job, stage=Stage.CONFIRMING, cancelled_at=now, polls=0, due=now), (), "cancel accepted")
 
 
@@ -300,27 +246,27 @@ def _delete_failed(job: Job, failed: DeleteFailed, now: float) -> Step:
     if job.deletes < job.rules.delete_tries:
         due = now + min(LONGEST_BACKOFF, backoff(job.deletes, failed.after))
         return Step(changed(job, due=due), (), f"the cancel failed ({failed.text}); trying again")
-    verdict = _verdict_of(job)
+    verdict = verdict_of(job)
     if verdict.dead:
-        return _conclude(job, verdict, now)
+        return conclude(job, verdict, now)
     text = f"{verdict.message} The job could not be cancelled, so it may still run: {failed.text}".strip()
-    return _conclude(job, replace(verdict, message=text), now, may_live=True)
+    return conclude(job, replace(verdict, message=text), now, may_live=True)
 
 
 def _confirm(job: Job, _: Due, now: float) -> Step:
     if now >= _patience(job):
-        verdict = _verdict_of(job)
+        verdict = verdict_of(job)
         text = f"{verdict.message} The cancel was accepted, but the job is not known to be over.".strip()
-        return _conclude(job, replace(verdict, message=text), now, may_live=True)
+        return conclude(job, replace(verdict, message=text), now, may_live=True)
     return Step(changed(job, due=inf), (Action.GET,))
 
 
 def _confirmed(job: Job, answered: Answered, now: float) -> Step:
     resource = answered.resource
     if resource.phase.is_success:  # it was faster than the cancel
-        return _finished(job, resource, now)
+        return finished(job, resource, now)
     if resource.phase.is_terminal:
-        return _conclude(job, _verdict_of(job), now)
+        return conclude(job, verdict_of(job), now)
     job = changed(_linked(job, answered), polls=job.polls + 1)
     pause = poll_pause(replace(job.rules, quick=True), job.polls, resource.poll_after)
     return Step(changed(job, due=min(now + pause, _patience(job))))
@@ -328,7 +274,7 @@ def _confirmed(job: Job, answered: Answered, now: float) -> Step:
 
 def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
     if faulted.trouble is Trouble.MISSING:
-        return _conclude(job, _verdict_of(job), now)
+        return conclude(job, verdict_of(job), now)
     job = changed(job, faults=job.faults + 1)
     due = min(now + backoff(job.faults, faulted.after), _patience(job))
     return Step(changed(job, due=due), (), f"the agent cannot say whether the job is over ({faulted.text})")
@@ -336,7 +282,7 @@ def _not_confirmed(job: Job, faulted: Faulted, now: float) -> Step:
 
 def _over_already(job: Job, answered: Answered, now: float) -> Step:
     """The job ended before it was cancelled. What was asked for before the cancel may be answered now, too."""
-    if _verdict_of(job).dead or not answered.resource.phase.is_terminal:
+    if verdict_of(job).dead or not answered.resource.phase.is_terminal:
         return Step(_linked(job, answered))
     return _confirmed(job, answered, now)
 
@@ -355,70 +301,6 @@ def _abort_cancelling(job: Job, _: Abort, __: float) -> Step:
 def _patience(job: Job) -> float:
     """Until when the end of a cancelled job is awaited."""
     return (job.queued_at if job.cancelled_at is None else job.cancelled_at) + job.rules.cancel_patience
-
-
-def _verdict_of(job: Job) -> Verdict:
-    assert job.verdict is not None, "a job is cancelled for a reason"  # noqa: S101 - set by `_cancel` alone
-    return job.verdict
-
-
-# -- ends --------------------------------------------------------------------------------------------------------------
-
-
-def _finished(job: Job, resource: Resource, now: float) -> Step:
-    """The remote job is over. ABORTED of its own accord is a failure that no retry mends, as in Flyte."""
-    phase, code, message = resource.phase, resource.code, resource.message
-    if phase is Phase.ABORTED:
-        phase, code = Phase.FAILED, code or "Aborted"
-        message = message or "The job was cancelled, but not by this engine."
-    if phase.is_success:
-        return _over(job, phase, "", message, now)
-    verdict = Verdict(phase=phase, code=code or UNNAMED, message=message, dead=True)
-    if job.meta and (job.rules.delete_finished or (_may_retry(job, verdict, now) and not job.abort)):
-        return _cancel(job, verdict, now)
-    return _conclude(job, verdict, now)
-
-
-def _conclude(job: Job, verdict: Verdict, now: float, *, may_live: bool = False, after: float | None = None) -> Step:
-    """The attempt is over: another one follows, or the run is over."""
-    job = changed(job, job_may_live=may_live)
-    if job.abort:
-        message = verdict.message if verdict.phase is Phase.ABORTED or may_live else "Cancelled."
-        return _over(job, Phase.ABORTED, "", message, now)
-    if may_live or not _may_retry(job, verdict, now):
-        return _fail(job, verdict, now)
-    wait = backoff(job.attempt + 1, after)
-    following = Job(
-        id=job.id,
-        queued_at=job.queued_at,
-        due=min(now + wait, job.last_deadline),
-        retries=job.retries,
-        timeout=job.timeout,
-        active_timeout=job.active_timeout,
-        attempt=job.attempt + 1,
-        rules=job.rules,
-    )
-    why = verdict.message or verdict.code or verdict.phase.name
-    return Step(following, (), f"attempt {job.attempt + 1} failed ({why}); the next begins in {wait:.1f} s")
-
-
-def _may_retry(job: Job, verdict: Verdict, now: float) -> bool:
-    return verdict.phase.is_retryable and job.attempt < job.retries and now < job.last_deadline
-
-
-def _fail(job: Job, verdict: Verdict, now: float) -> Step:
-    code, message = verdict.code, verdict.message
-    if verdict.phase.is_retryable and job.attempt >= job.retries:
-        code = f"{EXHAUSTED}{code}"
-        if job.retries:
-            message = f"{message} (attempt {job.attempt + 1} of {job.retries + 1})".strip()
-    return _over(job, Phase.ABORTED if verdict.phase is Phase.ABORTED else Phase.FAILED, code, message, now)
-
-
-def _over(job: Job, phase: Phase, code: str, message: str, now: float) -> Step:
-    return Step(
-        changed(job, stage=Stage.OVER, phase=phase, code=code, message=message, verdict=None, due=inf, finished_at=now)
-    )
 
 
 def _at_once(job: Job, _: Resumed, now: float) -> Step:

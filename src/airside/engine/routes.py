@@ -16,12 +16,12 @@ from typing import Any
 
 from airside.engine.attempt import told
 from airside.engine.database import Record
+from airside.engine.driver import Driver
 from airside.engine.drivers import Choose, MissingAgent, OpenedAgents
 from airside.engine.endpoint import Tls
 from airside.engine.flyteconfig import Deployment, FlyteConfig, Section
 from airside.engine.job import Rules
 from airside.engine.lane import Lane
-from airside.engine.loop import Driver
 from airside.engine.remote import FamilyName, RemoteAgent, discover
 from airside.model import Fail, TaskType, UsageError
 from airside.sdk.agent import AgentSettings
