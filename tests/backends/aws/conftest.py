@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -105,6 +105,9 @@ def batch_queue(moto: int) -> Any:
     return batch
 
 
+D = TypeVar("D", bound="AwsDoor")
+
+
 @dataclass
 class AwsDoor:
     """A door before an emulator: every request is seen, and may be answered otherwise.
@@ -131,6 +134,11 @@ class AwsDoor:
 
     def calls(self, operation: str) -> list[Any]:
         return [body for name, body in self.asked if name == operation]
+
+    def forget(self) -> None:
+        """Begin anew, for a test that uses the door of another one."""
+        self.asked.clear()
+        self.answers.clear()
 
     def handle(self, call: Handler, operation: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         told = json.loads(body) if body.startswith(b"{") else body
@@ -205,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def opened(door: AwsDoor) -> Iterator[AwsDoor]:
+def opened(door: D) -> Iterator[D]:
     """The door, open."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("DoorHandler", (Handler,), {"door": door}))
     server.daemon_threads = True

@@ -8,14 +8,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import connect
+from tests.backends.aws.conftest import AwsDoor, connect, opened
 from tests.backends.aws.contract import departures, enum_of
 from tests.backends.aws.killing import end_all
 
@@ -81,12 +81,32 @@ def machine(outside: Any) -> str:
     return str(made["stateMachineArn"])
 
 
+@pytest.fixture(scope="module")
+def one_door(moto: int) -> Iterator[AwsDoor]:
+    with opened(AwsDoor(moto)) as door:
+        yield door
+
+
 @pytest.fixture
-def agent(door: Any) -> Any:
+def door(one_door: AwsDoor, monkeypatch: pytest.MonkeyPatch) -> AwsDoor:
+    """A door before moto, to which the agent under test is led."""
+    one_door.forget()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", one_door.url)
+    return one_door
+
+
+@pytest.fixture(scope="module")
+def one_agent() -> Any:
     made = StepFunctionsAgent()
     made.open(made.Options())
     yield made
     made.close()
+
+
+@pytest.fixture
+def agent(one_agent: StepFunctionsAgent) -> StepFunctionsAgent:
+    one_agent._standard.clear()
+    return one_agent
 
 
 def task_of(machine: str, n: int = 1, **more: Any) -> Task:
@@ -211,7 +231,7 @@ def test_the_same_attempt_with_another_input_is_refused(agent: StepFunctionsAgen
 
 def test_an_execution_that_does_not_show_yet_is_waited_for(agent: StepFunctionsAgent, machine: str, door: Any) -> None:
     task = task_of(machine)
-    agent.create(task)
+    door.answer("StartExecution", 400, {"__type": "ExecutionAlreadyExists", "message": "there"})
     door.answer("DescribeExecution", 400, {"__type": "ExecutionDoesNotExist", "message": "no"})
     with pytest.raises(Retry, match="does not show it yet"):
         agent.create(task)
