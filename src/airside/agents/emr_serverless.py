@@ -1,0 +1,299 @@
+"""`emr_serverless`: a task that is a job run of Amazon EMR Serverless; `EMRServerlessTask` writes one.
+
+The task's key is the request's token, so EMR Serverless itself starts one run for an attempt, whatever dies in between.
+Tasks of flytekit's plugin for EMR Serverless run as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from airside.agents import emr_serverless_entry
+from airside.agents.aws import AccountOptions, Aws, check_region, console
+from airside.agents.cloudwatch_logs import log_link
+from airside.agents.emr_serverless_logs import group_of, log_lines
+from airside.agents.emr_serverless_request import Asked, asked_of
+from airside.agents.emr_serverless_states import ACTIVE, facts, phase_of, reason_of
+from airside.agents.emr_serverless_task import (
+    EMRServerless,
+    EMRServerlessHiveJobDriver,
+    EMRServerlessSparkJobDriver,
+    EMRServerlessTask,
+)
+from airside.agents.s3_outputs import read_outputs
+from airside.model import (
+    Call,
+    ConversionError,
+    Fail,
+    LogLine,
+    LogLink,
+    NotFound,
+    OutputsAt,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+)
+from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
+
+T = TypeVar("T")
+
+_ID = re.compile(r"[0-9a-z]+\Z")
+_STOPPED, _OVER = ("CREATED", "STOPPED"), ("TERMINATED",)
+_LIVING = ("CREATING", "CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED")
+_PAGE, _MOST_PAGES = 50, 10
+_SINGLE_GETS = 2  # runs up to which each is asked for by itself
+_STARTS_WITHIN = 10.0  # seconds, after which an application that starts is looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class EMRRun:
+    """What finds the run again, where it leaves its outputs, and what they are to be."""
+
+    application: str
+    id: str
+    region: str
+    place: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+
+class EMRServerlessAgent(AsyncAgent[EMRRun]):
+    """Runs Spark and Hive jobs on Amazon EMR Serverless."""
+
+    name = "emr_serverless"
+    task_type = "emr_serverless"
+    requires = MappingProxyType({"boto3": "aws"})
+    poll_interval = 10.0
+    create_is_idempotent = True  # a request of the same token is the same run
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options(AccountOptions):
+        """Whose account is used, and where: see `AccountOptions`."""
+
+    def open(self, options: Options) -> None:
+        if (missing := missing_extra(self)) is not None:
+            raise missing
+        self._aws = Aws(options.place, "emr-serverless")
+
+    def close(self) -> None:
+        self._aws.close()
+
+    def check_credentials(self) -> str:
+        """Whose credentials there are for tasks that bring none."""
+        return self._aws.identity()
+
+    def probe(self) -> str:
+        """Ask EMR Serverless for an application."""
+        self._ask(Call(), "", lambda client: client.list_applications(maxResults=1), creating=True)
+        return "EMR Serverless answers"
+
+    def create(self, task: Task) -> EMRRun:
+        asked = asked_of(task)
+        named = check_region(asked.region)
+
+        def prepare(client: Any) -> tuple[str, str]:
+            return _prepared(client, asked), client.meta.region_name
+
+        application, region = self._ask(task, named, prepare, creating=True)
+        if asked.entry:
+            self._upload(task, region, asked.entry)
+        request = {"applicationId": application, "clientToken": task.key, **asked.run}
+        run_id = self._ask(task, region, lambda client: client.start_job_run(**request)["jobRunId"], creating=True)
+        return EMRRun(application, run_id, region, asked.place, asked.outputs)
+
+    def get(self, job: EMRRun, call: Call) -> Resource:
+        return self._judge(job, self._describe(job, call), call)
+
+    def get_many(self, jobs: Sequence[EMRRun], call: Call) -> Sequence[Resource | Exception]:
+        """One list for many runs of an application; what it does not show as active is asked for by itself."""
+        listed: dict[tuple[str, str], Mapping[str, Any]] = {}
+        groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for job in jobs:
+            groups[job.region, job.application].add(job.id)
+        for (region, application), ids in groups.items():
+            if len(ids) > _SINGLE_GETS:
+                found = self._list(application, ids, region, call)
+                listed |= {(application, run_id): run for run_id, run in found.items()}
+        return [self._answer(job, listed.get((job.application, job.id)), call) for job in jobs]
+
+    def delete(self, job: EMRRun, call: Call) -> None:
+        names = {"applicationId": job.application, "jobRunId": job.id}
+
+        def cancel(client: Any) -> None:
+            try:
+                client.cancel_job_run(**names)
+            except client.exceptions.ValidationException:  # so it says of a run that is over
+                if not phase_of(client.get_job_run(**names)["jobRun"]["state"]).is_terminal:
+                    raise
+
+        self._ask(call, job.region, cancel)
+
+    def links(self, job: EMRRun) -> Sequence[LogLink]:
+        place = f"serverless/{job.application}/jobs/{job.id}"
+        return (LogLink(f"{console(job.region)}/emr/home?region={job.region}#/{place}", "EMR Serverless Console"),)
+
+    def logs(self, job: EMRRun, *, after: str, limit: int, call: Call) -> Iterator[LogLine]:
+        """What the driver prints: as it comes from CloudWatch, or from S3 when the run is over."""
+        return log_lines(
+            self._aws,
+            call,
+            job.region,
+            lambda: self._describe(job, call),
+            after=after,
+            limit=limit,
+        )
+
+    def read_handle(self, data: bytes) -> EMRRun | None:
+        """A run that flytekit's own connector started."""
+        try:
+            told = json.loads(data)
+            application, run_id, region = told["application_id"], told["job_run_id"], check_region(told["region"])
+        except (ValueError, KeyError, TypeError, Fail):
+            return None
+        return EMRRun(application, run_id, region) if application and run_id else None
+
+    # -- what is made of an answer ----------------------------------------------------------------------------------
+
+    def _answer(self, job: EMRRun, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+        if found is None and call.remaining is not None and call.remaining < 1.0:
+            return Retry("there was no time left to ask for this run")
+        try:
+            return self._judge(job, found, call) if found is not None else self.get(job, call)
+        except (Retry, Fail, NotFound) as exc:
+            return exc
+
+    def _judge(self, job: EMRRun, run: Mapping[str, Any], call: Call) -> Resource:
+        phase, info, group = phase_of(str(run["state"])), facts(run, job.region), group_of(run)
+        links = (*self.links(job), *([log_link(job.region, group)] if group else []))
+        if not phase.is_terminal:
+            return Resource(phase, message=str(run.get("stateDetails") or ""), links=links, info=info)
+        if not phase.is_success:
+            reason, document = reason_of(run), OutputsAt(job.place) if job.place else None
+            return Resource(
+                reason.phase, message=reason.message, code=reason.code, outputs=document, links=links, info=info
+            )
+        try:
+            outputs = self._outputs(job, call)
+        except ConversionError as exc:
+            return Resource(Phase.FAILED, message=str(exc), code="OutputConversionError", links=links, info=info)
+        return Resource(phase, outputs=outputs, links=links, info=info)
+
+    def _outputs(self, job: EMRRun, call: Call) -> Mapping[str, Any] | OutputsAt:
+        if job.outputs:
+            return read_outputs(self._aws, call, job.region, job.place, job.outputs)
+        return OutputsAt(job.place) if job.place else {}
+
+    # -- asking EMR Serverless --------------------------------------------------------------------------------------
+
+    def _upload(self, task: Task, region: str, entry: str) -> None:
+        """Put the file there with which the driver begins."""
+        bucket, _, key = entry.removeprefix("s3://").partition("/")
+        body = Path(emr_serverless_entry.__file__).read_bytes()
+        self._aws.ask(
+            task, "s3", region, lambda client: client.put_object(Bucket=bucket, Key=key, Body=body), creating=True
+        )
+
+    def _describe(self, job: EMRRun, call: Call) -> Mapping[str, Any]:
+        found = self._ask(
+            call,
+            job.region,
+            lambda client: client.get_job_run(applicationId=job.application, jobRunId=job.id),
+        )
+        run: Mapping[str, Any] = found["jobRun"]
+        return run
+
+    def _list(self, application: str, ids: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+        """Those of the runs that the first pages show as active. Never more calls than runs."""
+
+        def look(client: Any) -> dict[str, Mapping[str, Any]]:
+            found: dict[str, Mapping[str, Any]] = {}
+            more: dict[str, Any] = {}
+            for _ in range(min(_MOST_PAGES, len(ids))):
+                page = client.list_job_runs(applicationId=application, states=ACTIVE, maxResults=_PAGE, **more)
+                found |= {one["id"]: one for one in page["jobRuns"] if one["id"] in ids}
+                if len(found) == len(ids) or not page.get("nextToken"):
+                    break
+                more = {"nextToken": page["nextToken"]}
+            return found
+
+        try:
+            return self._ask(call, region, look)
+        except NotFound:  # of the application; each run is to say so
+            return {}
+
+    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
+        return self._aws.ask(call, "emr-serverless", region, question, creating=creating, is_missing=_is_missing)
+
+
+def _prepared(client: Any, asked: Asked) -> str:
+    """The id of the application, which is ready to take the run. Raises `Retry` while it is not."""
+    told = _application(client, asked)
+    application, state = str(told["applicationId"]), str(told["state"])
+    if state in _OVER:
+        raise Fail(f"The application {application} is {state.lower()}.", code="ResourceNotFound")
+    if asked.image and told.get("imageConfiguration", {}).get("imageUri", "") != asked.image:
+        _set_image(client, application, state, asked.image)
+    starts_itself = told.get("autoStartConfiguration", {}).get("enabled", True)
+    if state == "STARTED" or starts_itself:
+        return application
+    if state in _STOPPED:
+        client.start_application(applicationId=application)
+    raise Retry(f"The application {application} is starting", after=_STARTS_WITHIN)
+
+
+def _application(client: Any, asked: Asked) -> Mapping[str, Any]:
+    """The application; what is not known as an id may be a name."""
+    known: dict[str, Any]
+    if _ID.match(asked.application):
+        try:
+            known = client.get_application(applicationId=asked.application)
+        except client.exceptions.ResourceNotFoundException:
+            pass
+        else:
+            return dict(known["application"])
+    known = client.get_application(applicationId=_by_name(client, asked.application or asked.application_name))
+    return dict(known["application"])
+
+
+def _by_name(client: Any, name: str) -> str:
+    more: dict[str, Any] = {}
+    while True:
+        page = client.list_applications(states=_LIVING, maxResults=_PAGE, **more)
+        found = [one["id"] for one in page["applications"] if one.get("name") == name]
+        if found:
+            return str(found[0])
+        if not page.get("nextToken"):
+            raise Fail(f"There is no application named {name!r}: make one, or name its id.", code="ResourceNotFound")
+        more = {"nextToken": page["nextToken"]}
+
+
+def _set_image(client: Any, application: str, state: str, image: str) -> None:
+    if state not in _STOPPED:
+        raise Fail(
+            f"The application {application} has another image than the task's, {image}, and gets that only while it is "
+            "stopped: stop it, or set sync_image=False.",
+            code="ImageDiffers",
+        )
+    client.update_application(applicationId=application, imageConfiguration={"imageUri": image})
+
+
+def _is_missing(code: str, _message: str) -> bool:
+    return code == "ResourceNotFoundException"
+
+
+__all__ = (
+    "EMRRun",
+    "EMRServerless",
+    "EMRServerlessAgent",
+    "EMRServerlessHiveJobDriver",
+    "EMRServerlessSparkJobDriver",
+    "EMRServerlessTask",
+)
