@@ -20,6 +20,11 @@ import pytest
 REGION = "eu-west-1"
 KEYS = {"aws_access_key_id": "AKIDTESTING", "aws_secret_access_key": "testing-secret-key"}
 BUCKET = "flights"
+# The fields in which operations take a token, and how they refuse one that came with something else.
+TOKENS = {
+    "StartQueryExecution": ("ClientRequestToken", "InvalidRequestException"),
+    "RunTask": ("clientToken", "ConflictException"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +118,8 @@ class AwsDoor:
     """A door before an emulator: every request is seen, and may be answered otherwise.
 
     `answers` are given instead of the emulator's, each once, by the name of the operation (a service of REST: its
-    path). What AWS does and the emulators leave out is done here: a query of Athena whose token was seen is answered
-    with the same query, and refused if it is another; a second endpoint of a name is refused.
+    path). What AWS does and the emulators leave out is done here: a request whose token was seen is answered as the
+    first one was, and refused if it is another; a second endpoint of a name is refused.
     """
 
     upstream: int
@@ -148,14 +153,15 @@ class AwsDoor:
             return status, json.dumps(answer).encode(), more
         if operation == "CreateEndpoint":
             return self.create_endpoint(call, told["EndpointName"], body)
-        if operation != "StartQueryExecution":
+        if operation not in TOKENS:
             return *self.forward(call, body), {}
         with self.lock:
-            token = told["ClientRequestToken"]
+            field_of_token, refusal = TOKENS[operation]
+            token = told[field_of_token]
             if token in self.tokens:
                 first, answer = self.tokens[token]
                 if json.loads(first) != told:
-                    said = {"__type": "InvalidRequestException", "Message": "Idempotent parameters do not match"}
+                    said = {"__type": refusal, "Message": "Idempotent parameters do not match"}
                     return 400, json.dumps(said).encode(), {}
                 self.repeats += 1
                 return 200, answer, {}

@@ -51,10 +51,17 @@ def _check(value: Any, shape: Any, path: str) -> list[str]:
     told = _size(len(value), shape, path)
     if shape.enum and value not in shape.enum:
         told.append(f"{path}: {value!r} is none of {shape.enum}")
-    pattern = shape.metadata.get("pattern")
+    pattern = _in_python(shape.metadata.get("pattern") or "")
     if pattern and "\\u" not in pattern and not re.search(pattern, value):
         told.append(f"{path}: {value!r} does not match {pattern}")
     return told
+
+
+def _in_python(pattern: str) -> str:
+    """A pattern without the classes of characters that Python has other names for."""
+    for theirs, ours in {r"\p{L}": r"\w", r"\p{N}": r"\w", r"\p{Z}": r"\s"}.items():
+        pattern = pattern.replace(theirs, ours)
+    return pattern
 
 
 def _size(size: float, shape: Any, path: str) -> list[str]:

@@ -1,0 +1,283 @@
+"""`ecs_task`: a task whose container runs as a task of Amazon ECS, on Fargate or machines; `ECSTask` writes one.
+
+The task's key is the request's token, so ECS itself starts one task for an attempt, whatever dies in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from airside.agents.aws import AccountOptions, Aws, check_region, code_of, console
+from airside.agents.aws_sizes import size_of
+from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
+from airside.agents.ecs_task_request import (
+    EC2,
+    EXTERNAL,
+    FARGATE,
+    Defaults,
+    ECSConfig,
+    ECSTask,
+    checked,
+    definition_of,
+    log_of,
+    run_of,
+)
+from airside.agents.ecs_task_states import facts, phase_of, reason_for, runtime_of, succeeded
+from airside.agents.flyte_container import place_of, rendered
+from airside.model import (
+    AirsideError,
+    Call,
+    Fail,
+    LogLine,
+    LogLink,
+    NotFound,
+    OutputsAt,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+)
+from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
+
+T = TypeVar("T")
+
+_BATCH = 100  # tasks that ECS tells of in one call
+_TO_SPARE = 5.0  # seconds, without which a task's last words are not asked for
+_WHY = "Cancelled by Airside"
+_PASSING = ("RESOURCE", "AGENT", "CAPACITY", "EMPTY CAPACITY PROVIDER")  # why ECS places no task just now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ECSJob:
+    """What finds an ECS task again. `place` is where its container leaves its outputs; empty if it leaves none."""
+
+    arn: str
+    cluster: str
+    region: str
+    container: str
+    log_group: str = ""
+    log_prefix: str = ""
+    place: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.arn.rpartition("/")[2]
+
+
+class ECSTaskAgent(AsyncAgent[ECSJob]):
+    """Runs the containers of tasks in Amazon ECS."""
+
+    name = "ecs_task"
+    task_type = "ecs_task"
+    requires = MappingProxyType({"boto3": "aws"})
+    poll_interval = 10.0
+    create_is_idempotent = True  # a request of the same token is the same task
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options(AccountOptions):
+        """For tasks that say less, and whose account is used.
+
+        cluster, launch_type: for tasks that name none; `FARGATE`, `EC2` or `EXTERNAL`.
+        subnets, security_groups: of tasks that name none.
+        public_ip: whether tasks on Fargate get a public address, as they need in a subnet without a NAT gateway.
+        task_role, execution_role: ARNs of the roles of containers, and of ECS for their images and logs.
+        log_group: of CloudWatch Logs, which must be there; empty: no logs.
+        cpu, memory: of containers that ask for none.
+
+        The rest, as for every agent of AWS: `region`, `profile`, `endpoint_url`, `allowed_hosts`.
+        """
+
+        cluster: str = "default"
+        launch_type: str = FARGATE
+        subnets: tuple[str, ...] = ()
+        security_groups: tuple[str, ...] = ()
+        public_ip: bool = False
+        task_role: str = ""
+        execution_role: str = ""
+        log_group: str = "/ecs/airside"
+        cpu: str = "1"
+        memory: str = "2Gi"
+
+        def __post_init__(self) -> None:
+            if self.launch_type not in (FARGATE, EC2, EXTERNAL):
+                raise ValueError("launch_type is FARGATE, EC2 or EXTERNAL")
+            size_of(None, self.cpu, self.memory)
+
+    def open(self, options: Options) -> None:
+        if (missing := missing_extra(self)) is not None:
+            raise missing
+        self._defaults = Defaults(
+            cluster=options.cluster,
+            launch_type=options.launch_type,
+            subnets=options.subnets,
+            security_groups=options.security_groups,
+            public_ip=options.public_ip,
+            task_role=options.task_role,
+            execution_role=options.execution_role,
+            log_group=options.log_group,
+            cpus=options.cpu,
+            memory=options.memory,
+        )
+        self._aws = Aws(options.place)
+
+    def close(self) -> None:
+        self._aws.close()
+
+    def check_credentials(self) -> str:
+        """Whose credentials there are for tasks that bring none."""
+        return self._aws.identity()
+
+    def probe(self) -> str:
+        """Ask ECS for the cluster."""
+        name = self._defaults.cluster
+        found = self._ask(Call(), "", lambda client: client.describe_clusters(clusters=[name]), creating=True)
+        shown = [one["clusterName"] for one in found["clusters"] if one.get("status") == "ACTIVE"]
+        return f"ECS answers, and shows the cluster {shown[0]}" if shown else f"ECS answers, and has no cluster {name}"
+
+    def create(self, task: Task) -> ECSJob:
+        config = checked(task)
+        configs = task.connection.configs if task.connection is not None else {}
+        cluster = str(config.get("cluster") or configs.get("cluster") or self._defaults.cluster)
+
+        def start(client: Any) -> ECSJob:
+            region = client.meta.region_name
+            if config.get("taskDefinition"):
+                definition = client.describe_task_definition(taskDefinition=config["taskDefinition"])["taskDefinition"]
+            else:
+                definition = definition_of(task, config, region, self._defaults)
+                _ensure(client, definition)
+            log = log_of(definition, str(config.get("container") or ""))
+            answer = client.run_task(**run_of(task, config, definition, log.container, cluster, self._defaults))
+            made = _started(answer)
+            return ECSJob(
+                arn=made["taskArn"],
+                cluster=made.get("clusterArn") or cluster,
+                region=region,
+                container=log.container,
+                log_group=log.group,
+                log_prefix=log.prefix,
+                place=place_of(task, rendered(task, task.container.args if task.container is not None else ())),
+            )
+
+        return self._ask(task, check_region(str(config.get("region") or "")), start, creating=True)
+
+    def get(self, job: ECSJob, call: Call) -> Resource:
+        return self._judge(job, self._describe(job, call), call)
+
+    def get_many(self, jobs: Sequence[ECSJob], call: Call) -> Sequence[Resource | Exception]:
+        """A hundred tasks of a cluster in one call."""
+        told: dict[str, Resource | Exception] = {}
+        for region, cluster in dict.fromkeys((job.region, job.cluster) for job in jobs):
+            some = [job for job in jobs if (job.region, job.cluster) == (region, cluster)]
+            some = list({job.arn: job for job in some}.values())
+            for at in range(0, len(some), _BATCH):
+                told |= self._look(some[at : at + _BATCH], call)
+        return [told[job.arn] for job in jobs]
+
+    def delete(self, job: ECSJob, call: Call) -> None:
+        asked = {"cluster": job.cluster, "task": job.arn, "reason": _WHY}
+        self._ask(call, job.region, lambda client: client.stop_task(**asked))
+
+    def links(self, job: ECSJob) -> Sequence[LogLink]:
+        cluster = job.cluster.rpartition("/")[2]
+        uri = f"{console(job.region)}/ecs/v2/clusters/{cluster}/tasks/{job.id}?region={job.region}"
+        console_link, stream = LogLink(uri, "ECS Console"), _stream(job)
+        return (console_link, log_link(job.region, job.log_group, stream)) if stream else (console_link,)
+
+    def logs(self, job: ECSJob, *, after: str, limit: int, call: Call) -> Iterator[LogLine]:
+        """What the container prints, as it comes."""
+        return lines_of(
+            self._aws,
+            call,
+            job.region,
+            lambda: _log_place(job, self._describe(job, call)),
+            after=after,
+            limit=limit,
+        )
+
+    # -- what is made of an answer ----------------------------------------------------------------------------------
+
+    def _judge(self, job: ECSJob, told: Mapping[str, Any], call: Call) -> Resource:
+        phase, info, links = phase_of(told["lastStatus"]), facts(told, job.container, job.region), self.links(job)
+        if not phase.is_terminal:
+            return Resource(phase, message=str(told.get("stoppedReason") or ""), links=links, info=info)
+        outputs = OutputsAt(job.place) if job.place else None
+        if succeeded(told, job.container):
+            return Resource(Phase.SUCCEEDED, outputs=outputs or {}, links=links, info=info)
+        place = _log_place(job, told)
+        in_time = call.remaining is None or call.remaining > _TO_SPARE
+        last = last_words(self._aws, call, job.region, place) if place.stream and in_time else ""
+        reason = reason_for(told, job.container, last)
+        resource = Resource(reason.phase, message=reason.message, code=reason.code, links=links, info=info)
+        return replace(resource, outputs=outputs)
+
+    # -- asking ECS -------------------------------------------------------------------------------------------------
+
+    def _look(self, jobs: Sequence[ECSJob], call: Call) -> dict[str, Resource | Exception]:
+        """What is known of tasks of one cluster."""
+        asked = {"cluster": jobs[0].cluster, "tasks": [job.arn for job in jobs]}
+        try:
+            answer = self._ask(call, jobs[0].region, lambda client: client.describe_tasks(**asked))
+        except AirsideError as exc:  # the tasks of another cluster are not to suffer from it
+            return {job.arn: exc for job in jobs}
+        shown = {one["taskArn"]: one for one in answer["tasks"]}
+        return {job.arn: self._judge(job, shown[job.arn], call) if job.arn in shown else _gone(job) for job in jobs}
+
+    def _describe(self, job: ECSJob, call: Call) -> Any:
+        asked = {"cluster": job.cluster, "tasks": [job.arn]}
+        answer = self._ask(call, job.region, lambda client: client.describe_tasks(**asked))
+        if not answer["tasks"]:
+            raise _gone(job)
+        return answer["tasks"][0]
+
+    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
+        return self._aws.ask(call, "ecs", region, question, creating=creating, is_missing=_is_missing)
+
+
+def _ensure(client: Any, definition: dict[str, Any]) -> None:
+    """Register a definition, unless there is one of its name: the name is made of what is in it."""
+    try:
+        client.describe_task_definition(taskDefinition=definition["family"])
+    except client.exceptions.ClientError as exc:
+        if code_of(exc) != "ClientException":
+            raise
+        client.register_task_definition(**definition)
+
+
+def _started(answer: Mapping[str, Any]) -> Any:
+    """The ECS task of an answer. `Retry` or `Fail` if there is none."""
+    if answer.get("tasks"):
+        return answer["tasks"][0]
+    reasons = [str(one.get("reason") or "") for one in answer.get("failures") or ()]
+    text = f"ECS starts no task: {'; '.join(dict.fromkeys(reasons)) or 'it tells no reason'}"
+    if not reasons or any(reason.upper().startswith(_PASSING) for reason in reasons):
+        raise Retry(text)
+    raise Fail(text, code="NotPlaced")
+
+
+def _stream(job: ECSJob) -> str:
+    """The stream of a container's log; empty if only the running container knows."""
+    return f"{job.log_prefix}/{job.container}/{job.id}" if job.log_group and job.log_prefix else ""
+
+
+def _log_place(job: ECSJob, told: Mapping[str, Any]) -> LogPlace:
+    stream = _stream(job) or (runtime_of(told, job.container) if job.log_group else "")
+    if not phase_of(told["lastStatus"]).is_terminal:
+        return LogPlace(job.log_group, stream)
+    stopped = told.get("executionStoppedAt") or told.get("stoppedAt")
+    return LogPlace(job.log_group, stream, stopped.timestamp() if stopped is not None else 0.0)
+
+
+def _gone(job: ECSJob) -> NotFound:
+    return NotFound(f"ECS has no task {job.id} any more: it keeps them for an hour after their end.")
+
+
+def _is_missing(code: str, message: str) -> bool:
+    return code == "InvalidParameterException" and "not found" in message.lower()
+
+
+__all__ = ("ECSConfig", "ECSJob", "ECSTask", "ECSTaskAgent")
