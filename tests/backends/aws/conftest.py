@@ -25,6 +25,14 @@ TOKENS = {
     "StartQueryExecution": ("ClientRequestToken", "InvalidRequestException"),
     "RunTask": ("clientToken", "ConflictException"),
 }
+# The fields of names that can be given once.
+NAMES = {
+    "CreateEndpoint": "EndpointName",
+    "CreateTrainingJob": "TrainingJobName",
+    "CreateProcessingJob": "ProcessingJobName",
+    "CreateTransformJob": "TransformJobName",
+    "CreateHyperParameterTuningJob": "HyperParameterTuningJobName",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +127,7 @@ class AwsDoor:
 
     `answers` are given instead of the emulator's, each once, by the name of the operation (a service of REST: its
     path). What AWS does and the emulators leave out is done here: a request whose token was seen is answered as the
-    first one was, and refused if it is another; a second endpoint of a name is refused.
+    first one was, and refused if it is another; a second endpoint or job of a name is refused.
     """
 
     upstream: int
@@ -151,8 +159,8 @@ class AwsDoor:
         if self.answers.get(operation):
             status, answer, more = self.answers[operation].pop(0)
             return status, json.dumps(answer).encode(), more
-        if operation == "CreateEndpoint":
-            return self.create_endpoint(call, told["EndpointName"], body)
+        if operation in NAMES:
+            return self.create_named(call, operation, told[NAMES[operation]], body)
         if operation not in TOKENS:
             return *self.forward(call, body), {}
         with self.lock:
@@ -170,11 +178,13 @@ class AwsDoor:
                 self.tokens[token] = (body, answer)
             return status, answer, {}
 
-    def create_endpoint(self, call: Handler, name: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
+    def create_named(self, call: Handler, operation: str, name: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         with self.lock:
             if name in self.tokens:
                 self.repeats += 1
-                return 400, json.dumps(already_there("endpoint", name)).encode(), {}
+                is_endpoint = operation == "CreateEndpoint"
+                refusal = already_there("endpoint", name) if is_endpoint else in_use(operation, name)
+                return 400, json.dumps(refusal).encode(), {}
             status, answer = self.forward(call, body)
             if status == 200:
                 self.tokens[name] = (body, answer)
@@ -195,6 +205,12 @@ def already_there(what: str, name: str) -> dict[str, str]:
     """How SageMaker refuses what there is already."""
     arn = f"arn:aws:sagemaker:{REGION}:123456789012:{what}/{name}"
     return {"__type": "ValidationException", "message": f'Cannot create already existing {what} "{arn}".'}
+
+
+def in_use(operation: str, name: str) -> dict[str, str]:
+    """How SageMaker refuses a job of a name that it has seen."""
+    what = operation.removeprefix("Create")
+    return {"__type": "ResourceInUse", "message": f"{what} names must be unique, and {name} already exists."}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,304 @@
+"""`sagemaker-training-job` and its like: tasks that are jobs of Amazon SageMaker.
+
+SageMaker refuses a second job of one name, and the task's key is a tag of the job: what is there under the name is
+taken only if this attempt has made it. Tasks of flytekit's SageMaker plugin run as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from airside.agents.aws import AccountOptions, Aws, check_region, code_of, console
+from airside.agents.boto_request import region_of
+from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
+from airside.agents.flyte_container import place_of, rendered
+from airside.agents.sagemaker_job_kinds import KINDS, TRAINING_KIND, Kind, message_of, phase_of, plain, reason_for
+from airside.agents.sagemaker_job_request import KEY_TAG, arguments_of, is_container
+from airside.model import (
+    AirsideError,
+    Call,
+    Fail,
+    LogLine,
+    LogLink,
+    NotFound,
+    OutputsAt,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+)
+from airside.sdk.agent import AsyncAgent
+from airside.sdk.declare import missing_extra
+
+T = TypeVar("T")
+
+_SINGLE_GETS = 2  # jobs up to which each is asked for by itself
+_PAGE, _MOST_PAGES = 100, 10
+_LEAST_TIME = 1.0  # seconds, without which no further job is asked for
+_TO_SPARE = 5.0  # seconds, without which a job's last words are not asked for
+_TOKEN = "{idempotence_token}"  # noqa: S105 - a placeholder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What finds a job again. `place` is where a container leaves its outputs; empty if SageMaker tells them."""
+
+    task_type: str
+    name: str
+    region: str
+    place: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.task_type]
+
+
+class SageMakerJobsAgent(AsyncAgent[Job]):
+    """Runs training, processing, transform, tuning and recommender jobs of Amazon SageMaker."""
+
+    name = "sagemaker-jobs"
+    task_types = tuple(KINDS)
+    requires = MappingProxyType({"boto3": "aws", "xxhash": "aws"})
+    poll_interval = 15.0
+    create_is_idempotent = True  # SageMaker refuses a second job of one name
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options(AccountOptions):
+        """Whose account is used: see `AccountOptions`."""
+
+    def open(self, options: Options) -> None:
+        if (missing := missing_extra(self)) is not None:
+            raise missing
+        self._aws = Aws(options.place)
+
+    def close(self) -> None:
+        self._aws.close()
+
+    def check_credentials(self) -> str:
+        """Whose credentials there are for tasks that bring none."""
+        return self._aws.identity()
+
+    def probe(self) -> str:
+        """Ask SageMaker for a training job."""
+        self._ask(Call(), "", lambda client: client.list_training_jobs(MaxResults=1), creating=True)
+        return "SageMaker answers"
+
+    def create(self, task: Task) -> Job:
+        kind, task_type = KINDS[task.type.name], task.type.name
+        own = is_container(task_type)
+        region = check_region(str(task.config.get("region") or "") if own else region_of(task.config, task.inputs))
+
+        def make(client: Any) -> Job:
+            arguments = arguments_of(task, kind, client)
+            name = str(arguments[kind.name])
+            job = Job(task_type=task_type, name=name, region=client.meta.region_name, place=_place_of(task))
+            try:
+                getattr(client, f"create_{kind.method}")(**arguments)
+            except client.exceptions.ClientError as exc:
+                if not _is_there(exc):
+                    raise
+                _check(client, task, job)
+            return job
+
+        return self._ask(task, region, make, creating=True)
+
+    def get(self, job: Job, call: Call) -> Resource:
+        return self._judge(job, self._describe(job, call), call)
+
+    def get_many(self, jobs: Sequence[Job], call: Call) -> Sequence[Resource | Exception]:
+        """One list for many jobs of a kind; what it does not show, or shows as over, is described."""
+        shown: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+        told: dict[tuple[str, str, str], Resource | Exception] = {}
+        for region, method in dict.fromkeys((job.region, job.kind.method) for job in jobs):
+            some = [job for job in jobs if (job.region, job.kind.method) == (region, method)]
+            names = {job.name for job in some}
+            try:
+                found = self._list(some[0].kind, names, region, call) if len(names) > _SINGLE_GETS else {}
+            except AirsideError as exc:  # jobs of another kind are not to suffer from it
+                told |= {(region, method, name): exc for name in names}
+                continue
+            shown |= {(region, method, name): one for name, one in found.items()}
+        for job in jobs:
+            key = (job.region, job.kind.method, job.name)
+            if key not in told:
+                told[key] = self._answer(job, shown.get(key), call)
+        return [told[job.region, job.kind.method, job.name] for job in jobs]
+
+    def delete(self, job: Job, call: Call) -> None:
+        """Stop the job. What it has made so far stays."""
+
+        def stop(client: Any) -> None:
+            try:
+                getattr(client, f"stop_{job.kind.method}")(**{job.kind.name: job.name})
+            except client.exceptions.ClientError as exc:
+                if code_of(exc) != "ValidationException" or "non-running" not in str(exc):
+                    raise  # else it is over
+
+        self._ask(call, job.region, stop)
+
+    def links(self, job: Job) -> Sequence[LogLink]:
+        kind = job.kind
+        logs = log_link(job.region, kind.group or TRAINING_KIND.group)
+        logs = replace(logs, uri=f"{logs.uri}$3FlogStreamNameFilter$3D{job.name}")
+        if not kind.page:
+            return (logs,)
+        uri = f"{console(job.region)}/sagemaker/home?region={job.region}#/{kind.page}/{job.name}"
+        return LogLink(uri, "SageMaker Console"), logs
+
+    def logs(self, job: Job, *, after: str, limit: int, call: Call) -> Iterator[LogLine]:
+        """What the job's first container prints, as it comes."""
+        return lines_of(
+            self._aws,
+            call,
+            job.region,
+            lambda: self._log_place(job, self._describe(job, call), call),
+            after=after,
+            limit=limit,
+        )
+
+    # -- what is made of an answer ----------------------------------------------------------------------------------
+
+    def _answer(self, job: Job, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+        if found is not None and not phase_of(job.kind, found).is_terminal:
+            return self._judge(job, found, call)
+        if call.remaining is not None and call.remaining < _LEAST_TIME:
+            return Retry("there was no time left to ask for this job")
+        try:
+            return self.get(job, call)
+        except AirsideError as exc:
+            return exc
+
+    def _judge(self, job: Job, told: Mapping[str, Any], call: Call) -> Resource:
+        kind = job.kind
+        resource = Resource(
+            phase_of(kind, told), message=message_of(told), links=self.links(job), info=_facts(job, told)
+        )
+        if not resource.phase.is_terminal:
+            return resource
+        if resource.phase is Phase.SUCCEEDED:
+            outputs = OutputsAt(job.place) if job.place else {"result": kind.outputs(self._whole(job, told, call))}
+            return replace(resource, message="", outputs=outputs)
+        reason = reason_for(kind, told)
+        in_time = call.remaining is None or call.remaining > _TO_SPARE
+        last = self._last_words(job, told, call) if reason.code == "AlgorithmError" and in_time else ""
+        message = f"{reason.message}: {last}" if last and last not in reason.message else reason.message
+        document = OutputsAt(job.place) if job.place else None
+        return replace(resource, phase=reason.phase, code=reason.code, message=message, outputs=document)
+
+    def _whole(self, job: Job, told: Mapping[str, Any], call: Call) -> Mapping[str, Any]:
+        """The description of a job that succeeded, with where the model of the best trial is."""
+        best = (told.get("BestTrainingJob") or {}).get("TrainingJobName")
+        if not best:
+            return told
+        trial = self._ask(call, job.region, lambda client: client.describe_training_job(TrainingJobName=best))
+        return {**told, "BestModel": (trial.get("ModelArtifacts") or {}).get("S3ModelArtifacts")}
+
+    def _last_words(self, job: Job, told: Mapping[str, Any], call: Call) -> str:
+        try:
+            place = self._log_place(job, told, call)
+        except AirsideError:
+            return ""
+        return last_words(self._aws, call, job.region, place) if place.stream else ""
+
+    def _log_place(self, job: Job, told: Mapping[str, Any], call: Call) -> LogPlace:
+        kind, stream = job.kind, ""
+        if kind.group:
+            asked = {"logGroupName": kind.group, "logStreamNamePrefix": f"{job.name}/", "limit": 1}
+            try:
+                page = self._aws.ask(
+                    call,
+                    "logs",
+                    job.region,
+                    lambda client: client.describe_log_streams(**asked),
+                    is_missing=lambda code, _message: code == "ResourceNotFoundException",
+                )
+                stream = next((str(one["logStreamName"]) for one in page["logStreams"]), "")
+            except NotFound:
+                stream = ""
+        if not phase_of(kind, told).is_terminal:
+            return LogPlace(kind.group, stream)
+        ended = told.get(kind.ended)
+        return LogPlace(kind.group, stream, ended.timestamp() if ended is not None else 0.0)
+
+    # -- asking SageMaker -------------------------------------------------------------------------------------------
+
+    def _describe(self, job: Job, call: Call) -> Mapping[str, Any]:
+        kind = job.kind
+        asked = {kind.name: job.name}
+        found: Mapping[str, Any] = self._ask(
+            call, job.region, lambda client: getattr(client, f"describe_{kind.method}")(**asked)
+        )
+        return found
+
+    def _list(self, kind: Kind, names: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+        """Those of the jobs that the newest pages show. Never more calls than jobs."""
+
+        def look(client: Any) -> dict[str, Mapping[str, Any]]:
+            found: dict[str, Mapping[str, Any]] = {}
+            more: dict[str, Any] = {}
+            ask = getattr(client, f"list_{kind.method}s")
+            for _ in range(min(_MOST_PAGES, len(names))):
+                page = ask(SortBy="CreationTime", SortOrder="Descending", MaxResults=_PAGE, **more)
+                found |= {one[kind.name]: one for one in page[kind.summaries] if one[kind.name] in names}
+                if len(found) == len(names) or not page.get("NextToken"):
+                    break
+                more = {"NextToken": page["NextToken"]}
+            return found
+
+        return self._ask(call, region, look)
+
+    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
+        return self._aws.ask(call, "sagemaker", region, question, creating=creating, is_missing=_is_missing)
+
+
+def _check(client: Any, task: Task, job: Job) -> None:
+    """Raise `Fail` if the job that is there already is not this attempt's, nor one that does the same."""
+    kind = job.kind
+    told = getattr(client, f"describe_{kind.method}")(**{kind.name: job.name})
+    tags = client.list_tags(ResourceArn=told[kind.arn], MaxResults=50).get("Tags") or ()
+    if any((one["Key"], one["Value"]) == (KEY_TAG, task.key) for one in tags):
+        return
+    does_the_same = _TOKEN in str((task.config.get("config") or {}).get(kind.name) or "")
+    if does_the_same and not phase_of(kind, told).is_failure:
+        return
+    raise Fail(
+        f"There is a job {job.name} already, which is {told[kind.status]}: leave the name out, and the job gets one of "
+        "its own.",
+        code="JobExists",
+    )
+
+
+def _is_there(exc: Exception) -> bool:
+    code = code_of(exc)
+    return code == "ResourceInUse" or (code == "ValidationException" and "Cannot create already existing" in str(exc))
+
+
+def _place_of(task: Task) -> str:
+    if not is_container(task.type.name) or task.container is None:
+        return ""
+    return place_of(task, rendered(task, [*task.container.command, *task.container.args]))
+
+
+def _facts(job: Job, told: Mapping[str, Any]) -> dict[str, Any]:
+    known = {
+        "job": job.name,
+        "arn": told.get(job.kind.arn),
+        "region": job.region,
+        "status": told.get(job.kind.status),
+        "secondary_status": told.get("SecondaryStatus"),
+        "created_at": told.get("CreationTime"),
+        "ended_at": told.get(job.kind.ended),
+        "billable_seconds": told.get("BillableTimeInSeconds"),
+        "training_seconds": told.get("TrainingTimeInSeconds"),
+        "metrics": {one["MetricName"]: one["Value"] for one in told.get("FinalMetricDataList") or ()} or None,
+        "trials": told.get("TrainingJobStatusCounters"),
+    }
+    return {name: plain(value) for name, value in known.items() if value is not None}
+
+
+def _is_missing(code: str, message: str) -> bool:
+    says_so = "not find" in message or "not found" in message
+    return code == "ResourceNotFound" or (code in ("ValidationException", "ValidationError") and says_so)
