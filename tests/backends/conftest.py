@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -177,6 +178,8 @@ class FaultProxy:
     """A proxy before an emulator; its faults are described in `fault_proxy.py`."""
 
     url: str
+    authority: str = ""
+    """The file of the certificate that it shows, if it speaks TLS."""
 
     def set(self, **rules: Any) -> None:
         """From now on, go wrong like this; `share=0, latency=(0, 0)` is never."""
@@ -194,22 +197,47 @@ class FaultProxy:
 
     def _ask(self, method: str, body: bytes | None = None) -> bytes:
         request = Request(f"{self.url}/-/faults", data=body, method=method)  # noqa: S310 - always http
-        with urlopen(request, timeout=30) as answer:  # noqa: S310
+        tls = ssl.create_default_context(cafile=self.authority) if self.authority else None
+        with urlopen(request, timeout=30, context=tls) as answer:  # noqa: S310
             return bytes(answer.read())
 
 
 @pytest.fixture(scope="session")
-def fault_proxy(start_process: StartProcess, free_port: Callable[[], int]) -> Callable[..., FaultProxy]:
-    """A proxy in a process of its own before the emulator at this port; the same seed draws the same faults."""
+def fault_proxy(
+    start_process: StartProcess, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., FaultProxy]:
+    """A proxy in a process of its own before the emulator at this port; the same seed draws the same faults.
 
-    def start(upstream: int, *, seed: int = 0, **rules: Any) -> FaultProxy:
+    With `upstream_authority`, the file of the certificate of a service that speaks TLS, the proxy does so, too.
+    """
+
+    def start(upstream: int, *, seed: int = 0, upstream_authority: str = "", **rules: Any) -> FaultProxy:
         port, script = free_port(), Path(__file__).with_name("fault_proxy.py")
-        start_process([sys.executable, str(script), str(port), str(upstream), str(seed)], port=port)
-        proxy = FaultProxy(f"http://127.0.0.1:{port}")
+        argv = [sys.executable, str(script), str(port), str(upstream), str(seed)]
+        authority = ""
+        if upstream_authority:
+            authority, key = _certificate(tmp_path_factory.mktemp("fault_proxy"))
+            argv += [authority, key, upstream_authority]
+        start_process(argv, port=port)
+        proxy = FaultProxy(f"{'https' if authority else 'http'}://127.0.0.1:{port}", authority)
         proxy.set(**rules)
         return proxy
 
     return start
+
+
+def _certificate(folder: Path) -> tuple[str, str]:
+    """A certificate of its own authority for the loopback address, and its key, as PEM files."""
+    certificate, key = str(folder / "proxy.pem"), str(folder / "proxy.key")
+    extensions = (
+        "subjectAltName=IP:127.0.0.1",
+        "basicConstraints=critical,CA:TRUE",
+        "keyUsage=digitalSignature,keyCertSign",
+    )
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=fault proxy"]
+    argv += ["-keyout", key, "-out", certificate, *(word for one in extensions for word in ("-addext", one))]
+    subprocess.run(argv, check=True, capture_output=True)
+    return certificate, key
 
 
 class KilledService:

@@ -1,5 +1,8 @@
 """An HTTP proxy that goes wrong: run as `fault_proxy.py PORT UPSTREAM_PORT SEED`, it stands before any emulator.
 
+With `CERTIFICATE KEY AUTHORITY`, three PEM files, it speaks TLS on both sides: it shows the certificate to its callers,
+and checks that of the upstream against the authority. Tokens in headers pass through it.
+
 Nothing goes wrong until told: `PUT /-/faults` with JSON says how, `GET /-/faults` tells what has happened so far.
 
     {"share": 0.3, "kinds": ["reset_after", "429"], "latency": [0.05, 0.4], "match": "^POST .*/jobs"}
@@ -18,6 +21,7 @@ import gzip
 import json
 import random
 import re
+import ssl
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -50,8 +54,9 @@ class Call:
 class FaultProxy:
     """The proxy of one upstream port."""
 
-    def __init__(self, upstream: int, seed: int) -> None:
+    def __init__(self, upstream: int, seed: int, authority: str = "") -> None:
         self.upstream = upstream
+        self._tls = ssl.create_default_context(cafile=authority) if authority else None
         self.rules: dict[str, Any] = {
             "share": 0.0,
             "kinds": list(KINDS),
@@ -118,7 +123,7 @@ class FaultProxy:
 
     async def _forward(self, call: Call) -> bytes:
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream, ssl=self._tls)
         except OSError:
             return _response(502, b'{"error": {"message": "the upstream is not there"}}')
         try:
@@ -166,13 +171,17 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-async def main(port: int, upstream: int, seed: int) -> None:
+async def main(port: int, upstream: int, seed: int, certificate: str = "", key: str = "", authority: str = "") -> None:
     """Serve until killed."""
-    answer: Callable[..., Awaitable[None]] = FaultProxy(upstream, seed).serve
-    server = await asyncio.start_server(answer, "127.0.0.1", port, limit=64 * 1024 * 1024)
+    answer: Callable[..., Awaitable[None]] = FaultProxy(upstream, seed, authority).serve
+    tls = None
+    if certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(certificate, key)
+    server = await asyncio.start_server(answer, "127.0.0.1", port, limit=64 * 1024 * 1024, ssl=tls)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(int(one) for one in sys.argv[1:4])))
+    asyncio.run(main(*(int(one) for one in sys.argv[1:4]), *sys.argv[4:]))

@@ -115,6 +115,8 @@ def ask(method: Callable[..., Any], *arguments: Any, doing: str, user: bool = Fa
         raise _explained(doing, exc, user=user) from exc
     except (HTTPError, OSError) as exc:
         raise Retry(f"Kubernetes cannot be reached: {redact(' '.join(str(exc).split()))[:300]}") from exc
+    except json.JSONDecodeError as exc:  # of an answer that was cut off on its way
+        raise Retry(f"{doing}: the answer of Kubernetes cannot be read") from exc
 
 
 def _explained(doing: str, exc: Any, *, user: bool) -> Exception:
@@ -131,7 +133,7 @@ def _explained(doing: str, exc: Any, *, user: bool) -> Exception:
             return Fail(message, code="Forbidden")
         case 400 | 413 | 422 if user:
             return Fail(message, code="InvalidRequest")
-    return Retry(message, after=_retry_after(exc))
+    return Retry(message, after=_retry_after(exc))  # 401, too: a token may be in renewal
 
 
 def _message(exc: Any) -> str:
