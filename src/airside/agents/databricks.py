@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from airside.agents.databricks_run import submission
 from airside.agents.databricks_states import message_of, phase_of
-from airside.agents.databricks_workspaces import Client, Workspace, Workspaces, base_url
+from airside.agents.databricks_workspaces import Client, Named, Workspace, Workspaces, base_url, named_by
 from airside.agents.faults import fault_of, faults
 from airside.agents.json_values import from_json, kind_of
 from airside.model import (
@@ -60,8 +60,14 @@ class DatabricksTask(TaskTemplate):
     and `new_cluster`) or with a list of `tasks`. `{{.inputs.NAME}}` stands for an input in any text of it; a text
     that is only that becomes the input's value.
     databricks_instance: the host of the workspace; empty: the service's default.
+    databricks_token_secret: the name of a secret with a token; in Flyte 2's `Databricks` it is `databricks_token`.
+    databricks_auth_type: `pat`, or `oauth_m2m`: then databricks_oauth_secret is the group of the secrets `client_id`
+    and `client_secret`, and databricks_client_id, if given, the id. An operator allows secrets by their names.
     notebook_path, notebook_base_parameters: a notebook, and its parameters.
-    spark_conf: settings of a new cluster that has none in `databricks_conf`.
+    spark_conf, hadoop_conf: settings of a new cluster that has none in `databricks_conf`.
+    databricks_service_credential_provider: with which a function on serverless compute reaches its data.
+    executor_path, applications_path, driver_pod, executor_pod, databricks_oidc_token_file and databricks_oidc_audience
+    are taken so that a task of the plugin can be kept as it is; Databricks, or this agent, has no use for them.
 
     What a notebook hands to `dbutils.notebook.exit` is the task's one output; with several, it is JSON of an object
     with their names.
@@ -82,12 +88,25 @@ class DatabricksTask(TaskTemplate):
     notebook_path: str = ""
     notebook_base_parameters: Mapping[str, str] = field(default_factory=dict)
     spark_conf: Mapping[str, str] = field(default_factory=dict)
+    hadoop_conf: Mapping[str, str] = field(default_factory=dict)
+    executor_path: str = ""
+    applications_path: str = ""
+    driver_pod: Any = None
+    executor_pod: Any = None
     databricks_service_credential_provider: str = ""
     databricks_token_secret: str = ""
+    databricks_token: str = ""
+    databricks_auth_type: str = ""
+    databricks_client_id: str = ""
+    databricks_oauth_secret: str = ""
+    databricks_oidc_token_file: str = ""
+    databricks_oidc_audience: str = ""
 
     def __post_init__(self) -> None:
         if not self.databricks_conf and not self.notebook_path:
             raise UsageError(f"Task {self.name!r} needs databricks_conf or a notebook_path.")
+        if self.databricks_token and self.databricks_token_secret:
+            raise UsageError(f"Task {self.name!r} has databricks_token and databricks_token_secret; keep one of them.")
         told = {
             "databricksConf": dict(self.databricks_conf),
             "databricksInstance": self.databricks_instance,
@@ -95,7 +114,16 @@ class DatabricksTask(TaskTemplate):
             "notebookBaseParameters": dict(self.notebook_base_parameters),
             "sparkConf": dict(self.spark_conf),
             "databricksServiceCredentialProvider": self.databricks_service_credential_provider,
+            "hadoopConf": dict(self.hadoop_conf),
+            "executorPath": self.executor_path,
+            "mainApplicationFile": self.applications_path,
             "databricksTokenSecret": self.databricks_token_secret,
+            "databricksAuthType": self.databricks_auth_type,
+            "databricksClientId": self.databricks_client_id,
+            "databricksOauthSecret": self.databricks_oauth_secret,
+            "databricksOidcTokenFile": self.databricks_oidc_token_file,
+            "databricksOidcAudience": self.databricks_oidc_audience,
+            "secrets": {"databricks_token": self.databricks_token} if self.databricks_token else {},
         }
         object.__setattr__(self, "config", {**self.config, **{key: value for key, value in told.items() if value}})
         super().__post_init__()
@@ -110,6 +138,13 @@ class Run:
     page: str = ""
     secret: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
+    oauth: str = ""
+    client_id: str = ""
+
+    @property
+    def account(self) -> Named:
+        """The credentials that the task has named."""
+        return Named(token=self.secret, oauth=self.oauth, client_id=self.client_id)
 
 
 class DatabricksAgent(AsyncAgent[Run]):
@@ -127,7 +162,8 @@ class DatabricksAgent(AsyncAgent[Run]):
         host: the workspace of tasks that name none. Default: FLYTE_DATABRICKS_INSTANCE, or DATABRICKS_HOST.
         workspaces: the credentials of further workspaces by their host. Default: none.
         allowed_hosts: hosts that tasks may name besides Databricks' own domains, `host` and `workspaces`.
-        token_secrets: secrets with a token that tasks may ask for by name (`databricks_token_secret`). Default: none.
+        token_secrets: secrets with a token that tasks may ask for by name (`databricks_token_secret`), and groups of
+            secrets with a service principal's id and secret (`databricks_oauth_secret`). Default: none.
         api_version: of the Jobs API.
         service_credential_provider: the Databricks service credential with which Flyte's functions on serverless
             compute reach their data, if their task names none.
@@ -168,15 +204,23 @@ class DatabricksAgent(AsyncAgent[Run]):
     def create(self, task: Task, call: Call) -> Run:
         host = self._workspaces.host_of(task.config.get("databricksInstance"), call.connection)
         body = submission(task, credential_provider=self._options.service_credential_provider)
-        named_secret = str(task.config.get("databricksTokenSecret") or "")
-        client = self._workspaces.client(host, call.connection, named_secret)
+        named = named_by(task.config)
+        client = self._workspaces.client(host, call.connection, named)
         told = client.ask("POST", f"{self._runs}/submit", body=body)
         if not isinstance(told.get("run_id"), int):
             raise Fail(f"{host} answered runs/submit without a run_id.", code="UnexpectedAnswer")
         has_notebook = any("notebook_task" in one for one in body["tasks"])
         outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()} if has_notebook else {}
         page = self._page_of(client, told["run_id"])
-        return Run(host, told["run_id"], page=page, secret=named_secret, outputs=outputs)
+        return Run(
+            host,
+            told["run_id"],
+            page=page,
+            secret=named.token,
+            outputs=outputs,
+            oauth=named.oauth,
+            client_id=named.client_id,
+        )
 
     def get(self, job: Run, call: Call) -> Resource:
         client = self._client(job, call)
@@ -184,15 +228,15 @@ class DatabricksAgent(AsyncAgent[Run]):
 
     def get_many(self, jobs: Sequence[Run], call: Call) -> Sequence[Resource | Exception]:
         """One runs/list for the runs that are active; each of the others is asked for, once, since it is over."""
-        groups: dict[tuple[str, str], list[Run]] = {}
+        groups: dict[tuple[str, Named], list[Run]] = {}
         for job in jobs:
-            groups.setdefault((job.host, job.secret), []).append(job)
+            groups.setdefault((job.host, job.account), []).append(job)
         with ThreadPoolExecutor(
             min(len(groups), _WORKSPACES_AT_ONCE)
         ) as pool:  # one that hangs is not to hold up others
             told = pool.map(lambda group: self._get_group(group, call), groups.values())
             answers = dict(zip(groups, map(iter, told), strict=True))
-        return [next(answers[job.host, job.secret]) for job in jobs]
+        return [next(answers[job.host, job.account]) for job in jobs]
 
     def delete(self, job: Run, call: Call) -> None:
         client = self._client(job, call)
@@ -234,7 +278,7 @@ class DatabricksAgent(AsyncAgent[Run]):
 
     def _client(self, job: Run, call: Call) -> Client:
         with faults():
-            return self._workspaces.client(job.host, call.connection, job.secret)
+            return self._workspaces.client(job.host, call.connection, job.account)
 
     def _page_of(self, client: Client, run_id: int) -> str:
         """The run's page in Databricks, which only a second call tells; the first poll tells it again."""

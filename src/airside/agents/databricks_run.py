@@ -203,9 +203,10 @@ def _complete_cluster(cluster: dict[str, Any], task: Task, variables: Mapping[st
     """What the template says elsewhere: the image, the Spark settings, the environment."""
     if not cluster.get("docker_image") and task.container is not None and task.container.image:
         cluster["docker_image"] = {"url": task.container.image}
-    spark = task.config.get("sparkConf")
+    hadoop = {f"spark.hadoop.{name}": value for name, value in (task.config.get("hadoopConf") or {}).items()}
+    spark = {**hadoop, **(task.config.get("sparkConf") or {})}
     if not cluster.get("spark_conf") and spark:
-        cluster["spark_conf"] = dict(spark)
+        cluster["spark_conf"] = spark
     if variables:
         cluster["spark_env_vars"] = {**(cluster.get("spark_env_vars") or {}), **variables}
 

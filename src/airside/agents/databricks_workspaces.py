@@ -31,6 +31,7 @@ VENDOR_HOSTS = (
 
 INSTANCE_VARIABLE = "FLYTE_DATABRICKS_INSTANCE"
 TOKEN_SECRET = "FLYTE_DATABRICKS_ACCESS_TOKEN"  # noqa: S105 - a name
+OAUTH_SECRET = "databricks-oauth"  # noqa: S105 - where flytekit's plugin looks if a task does not say
 _HOST_VARIABLES = (INSTANCE_VARIABLE, "DATABRICKS_HOST")
 _REQUEST_SECONDS = 20.0  # one request; below the agent's call_timeout, so that a hung one ends by itself
 _MAX_CLIENTS = 64
@@ -64,6 +65,38 @@ class Workspace:
         if self.client_id:
             return _principal(self.client_id, secret(*_split(self.client_secret)))
         return {"profile": self.profile} if self.profile else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """The credentials that a task names: a secret with a token, or a group with a service principal's."""
+
+    token: str = ""
+    oauth: str = ""
+    client_id: str = ""
+
+
+_NONE = Named()
+
+
+def named_by(config: Mapping[str, Any]) -> Named:
+    """What a template names, as flytekit's plugin writes it. Raises `Fail` for a way to sign in that there is not.
+
+    >>> named_by({"databricksAuthType": "oauth_m2m"})
+    Named(token='', oauth='databricks-oauth', client_id='')
+    """
+    match str(config.get("databricksAuthType") or "pat"):
+        case "pat":
+            return Named(token=str(config.get("databricksTokenSecret") or ""))
+        case "oauth_m2m":
+            group = str(config.get("databricksOauthSecret") or OAUTH_SECRET)
+            return Named(oauth=group, client_id=str(config.get("databricksClientId") or ""))
+        case other:
+            raise Fail(
+                f"databricks_auth_type {other!r} is none that a task may choose (pat, oauth_m2m): leave it out, and an "
+                "operator sets up the workspace in [agents.databricks.workspaces].",
+                code="CredentialNotAllowed",
+            )
 
 
 class Workspaces:
@@ -106,10 +139,10 @@ class Workspaces:
             )
         return host
 
-    def client(self, host: str, connection: Connection | None, named_secret: str = "") -> Client:
+    def client(self, host: str, connection: Connection | None, named: Named = _NONE) -> Client:
         """A client for this workspace with the credentials that are its own. Raises `Fail` if it may not be called."""
         self._allowed.check(host)
-        settings = self._credentials(host, connection, named_secret)
+        settings = self._credentials(host, connection, named)
         key = hashlib.sha256(repr((host, sorted(settings.items()))).encode()).hexdigest()
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
@@ -124,17 +157,21 @@ class Workspaces:
                 self._making.pop(self._clients.popitem(last=False)[0], None)
         return known
 
-    def _credentials(self, host: str, connection: Connection | None, named_secret: str) -> dict[str, str]:
+    def _credentials(self, host: str, connection: Connection | None, named: Named) -> dict[str, str]:
         if connection is not None and connection.secrets:
             return _of_connection(connection)
-        if named_secret:
-            if named_secret not in self._token_secrets:
+        asked = named.token or named.oauth
+        if asked:
+            if asked not in self._token_secrets:
                 raise Fail(
-                    f"The task asks for the secret {named_secret!r}: an operator may add it to `token_secrets` in "
+                    f"The task asks for the secret {asked!r}: an operator may add it to `token_secrets` in "
                     "[agents.databricks].",
                     code="CredentialNotAllowed",
                 )
-            return _pat(secret(*_split(named_secret)))
+            if named.token:
+                return _pat(secret(*_split(named.token)))
+            client_id = named.client_id or secret("client_id", named.oauth)
+            return _principal(client_id, secret("client_secret", named.oauth))
         if host in self._known:
             return self._known[host].settings()
         if self._default and host != self._default:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 from tests.backends.conftest import AIRSIDE
 from tests.backends.databricks.conftest import TOKEN
 
-from airside import Connection, Fail, NotFound, Phase, Resource, Retry, kwtypes
+from airside import Connection, Fail, NotFound, Phase, Resource, Retry, Task, TaskType, UsageError, kwtypes
 from airside.agents.databricks import DatabricksAgent, DatabricksTask, Run
+from airside.agents.databricks_run import submission
 from airside.agents.databricks_workspaces import Workspace
 from airside.model import Call
 from airside.sdk.adapt import adapt
@@ -245,6 +247,72 @@ async def test_a_secret_that_a_task_asks_for_must_be_listed(door: Any, monkeypat
     assert {one.authorization for one in door.asked if "/jobs/" in one.path} == {"Bearer dapi-team-a"}
 
 
+async def test_a_task_may_sign_in_as_a_service_principal(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_FSEC_TEAM_A_CLIENT_ID", "the-id-of-a")
+    monkeypatch.setenv("_FSEC_TEAM_A_CLIENT_SECRET", "the-secret-of-a")
+    for _ in range(20):  # the SDK asks again as it likes
+        door.answer("/oidc/v1/token", {"access_token": "oauth-of-a", "token_type": "Bearer", "expires_in": 3600})
+        places = {
+            "token_endpoint": f"{door.url}/oidc/v1/token",
+            "authorization_endpoint": f"{door.url}/oidc/v1/authorize",
+        }
+        door.answer("/oidc/.well-known/oauth-authorization-server", places)
+        door.answer("/.well-known/databricks-config", {"oidc_endpoint": f"{door.url}/oidc"})
+    place = door.upload("/Shared/quick.py", "print(1)")
+    task = script(place, databricks_auth_type="oauth_m2m", databricks_oauth_secret="team_a")
+    async with harness(DatabricksAgent, options=options(door)) as h:
+        refused = await h.finish(await h.create(task=task))
+    assert refused.code == "CredentialNotAllowed"
+    async with harness(DatabricksAgent, options=options(door, token_secrets=["team_a"])) as h:
+        assert (await h.finish(await h.create(task=task))).phase is Phase.SUCCEEDED
+        other = await h.finish(await h.create(task=script(place, databricks_auth_type="oidc_federation")))
+    assert other.code == "CredentialNotAllowed"
+    assert {one.authorization for one in door.asked if "/jobs/" in one.path} == {"Bearer oauth-of-a"}
+    (asked, *_) = door.calls("/oidc/v1/token")
+    assert b64decode(asked.authorization.removeprefix("Basic ")) == b"the-id-of-a:the-secret-of-a"
+
+
+def test_a_task_takes_every_argument_of_the_plugins() -> None:
+    conf = {"new_cluster": {"num_workers": 1}, "spark_jar_task": {"main_class_name": "A"}}
+    task = DatabricksTask(
+        name="all",
+        databricks_conf=conf,
+        databricks_instance="dbc-1.cloud.databricks.com",
+        spark_conf={"spark.a": "1"},
+        hadoop_conf={"fs.s3a.b": "2"},
+        executor_path="/usr/bin/python3",
+        applications_path="local:///entrypoint.py",
+        driver_pod=None,
+        executor_pod=None,
+        databricks_service_credential_provider="p",
+        databricks_auth_type="oauth_m2m",
+        databricks_client_id="i",
+        databricks_oauth_secret="o",
+        databricks_oidc_token_file="/f",
+        databricks_oidc_audience="a",
+        databricks_token="team_a",
+    )
+    assert task.config == {
+        "databricksConf": conf,
+        "databricksInstance": "dbc-1.cloud.databricks.com",
+        "sparkConf": {"spark.a": "1"},
+        "hadoopConf": {"fs.s3a.b": "2"},
+        "executorPath": "/usr/bin/python3",
+        "mainApplicationFile": "local:///entrypoint.py",
+        "databricksServiceCredentialProvider": "p",
+        "databricksAuthType": "oauth_m2m",
+        "databricksClientId": "i",
+        "databricksOauthSecret": "o",
+        "databricksOidcTokenFile": "/f",
+        "databricksOidcAudience": "a",
+        "secrets": {"databricks_token": "team_a"},
+    }
+    sent = submission(Task(type=TaskType("databricks"), config=task.config, key="0a" * 16))
+    assert sent["tasks"][0]["new_cluster"]["spark_conf"] == {"spark.hadoop.fs.s3a.b": "2", "spark.a": "1"}
+    with pytest.raises(UsageError, match="keep one of them"):
+        DatabricksTask(name="two", notebook_path="/n", databricks_token="a", databricks_token_secret="b")
+
+
 async def test_the_version_of_the_api_is_a_setting(door: Any) -> None:
     agent = await opened(host=door.url, api_version="2.1")
     door.answer("/api/2.1/jobs/runs/submit", {"run_id": 7})
@@ -399,7 +467,7 @@ async def test_a_create_that_cannot_succeed_fails_with_the_code_of_databricks(
     async with harness(DatabricksAgent, options=options(door)) as h:
         done = await h.finish(await h.create(task=script("/a.py")))
     assert (done.phase, done.code) == (Phase.FAILED, expected)
-    assert done.message == f"{door.url}: {says}"
+    assert done.message.startswith(f"{door.url}: {says} ({expected}, id ")
 
 
 @pytest.mark.parametrize(

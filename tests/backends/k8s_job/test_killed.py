@@ -14,8 +14,7 @@ import pytest
 from airside import Container
 from airside.agents.k8s_job import K8sJobTask
 from airside.model import Phase
-from airside.testing.client import FAMILIES, Wire
-from airside.wire.template import write_template
+from airside.testing.client import Wire
 
 pytestmark = [
     pytest.mark.backend,
@@ -23,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Unverified HTTPS request"),
 ]
 COUNT = 24
+TASK = K8sJobTask(name="one", container=Container(image="busybox:1", command=("true",)))
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
@@ -31,8 +31,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job
 ) -> None:
     table = "\n".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
     service = killed_service("k8s_job", env={}, options=table, seed=7)
-    task = K8sJobTask(name="one", container=Container(image="busybox:1", command=("true",)))
-    handles = await service.create([task] * COUNT, run=f"{wire}-{time.time_ns()}", kills=4, wire=wire)
+    handles = await service.create([TASK] * COUNT, run=f"{wire}-{time.time_ns()}", kills=4, wire=wire)
     made = plane.batch.list_namespaced_job(namespace).items
     assert len(made) == len(set(handles)) == COUNT
     assert len({one.metadata.labels["airside/key"] for one in made}) == COUNT
@@ -69,8 +68,7 @@ async def test_answers_are_lost_as_well_and_each_attempt_has_one_job(
     (tmp_path / "kubeconfig").write_text(json.dumps(told))  # JSON is YAML
     table = f'kubeconfig = "{tmp_path}/kubeconfig"\nnamespace = "{namespace}"'
     service = killed_service("k8s_job", env={}, options=table, seed=7)
-    requests = [request(number, wire, f"{wire}-{time.time_ns()}") for number in range(COUNT)]
-    handles = await service.create(requests, kills=4, wire=wire)
+    handles = await service.create([TASK] * COUNT, run=f"{wire}-{time.time_ns()}", kills=4, wire=wire)
     proxy.set(share=0.0, latency=[0, 0])
     await _run_all_pods(plane, namespace)
     resources = await service.finish(handles, "k8s_job", wire)
