@@ -29,6 +29,7 @@ from airside.agents.emr_serverless_task import (
 )
 from airside.agents.s3_outputs import read_outputs
 from airside.model import (
+    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -114,15 +115,21 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
 
     def get_many(self, jobs: Sequence[EMRRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of an application; what it does not show as active is asked for by itself."""
-        listed: dict[tuple[str, str], Mapping[str, Any]] = {}
+        listed: dict[tuple[str, str, str], Mapping[str, Any] | Exception] = {}
         groups: dict[tuple[str, str], set[str]] = defaultdict(set)
         for job in jobs:
             groups[job.region, job.application].add(job.id)
         for (region, application), ids in groups.items():
-            if len(ids) > _SINGLE_GETS:
-                found = self._list(application, ids, region, call)
-                listed |= {(application, run_id): run for run_id, run in found.items()}
-        return [self._answer(job, listed.get((job.application, job.id)), call) for job in jobs]
+            if len(ids) <= _SINGLE_GETS:
+                continue
+            try:
+                found: Mapping[str, Mapping[str, Any] | Exception] = self._list(application, ids, region, call)
+            except NotFound:  # of the application; each run is to say so
+                continue
+            except AirsideError as exc:  # the runs of other applications are not to suffer from it
+                found = dict.fromkeys(ids, exc)
+            listed |= {(region, application, run_id): run for run_id, run in found.items()}
+        return [self._answer(job, listed.get((job.region, job.application, job.id)), call) for job in jobs]
 
     def delete(self, job: EMRRun, call: Call) -> None:
         names = {"applicationId": job.application, "jobRunId": job.id}
@@ -162,7 +169,9 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: EMRRun, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+    def _answer(self, job: EMRRun, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
+        if isinstance(found, Exception):
+            return found
         if found is None and call.remaining is not None and call.remaining < 1.0:
             return Retry("there was no time left to ask for this run")
         try:
@@ -224,10 +233,7 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
                 more = {"nextToken": page["nextToken"]}
             return found
 
-        try:
-            return self._ask(call, region, look)
-        except NotFound:  # of the application; each run is to say so
-            return {}
+        return self._ask(call, region, look)
 
     def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
         return self._aws.ask(call, "emr-serverless", region, question, creating=creating, is_missing=_is_missing)

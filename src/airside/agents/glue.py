@@ -21,6 +21,7 @@ from airside.agents.json_values import kind_of
 from airside.agents.placeholders import render, text_of
 from airside.agents.s3_outputs import place_in_s3, read_outputs
 from airside.model import (
+    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -187,14 +188,21 @@ class GlueAgent(AsyncAgent[GlueRun]):
 
     def get_many(self, jobs: Sequence[GlueRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of a job; what its newest pages do not show is asked for by itself."""
-        listed: dict[tuple[str, str], Mapping[str, Any]] = {}
+        listed: dict[tuple[str, str, str], Mapping[str, Any] | Exception] = {}
         groups: dict[tuple[str, str], set[str]] = defaultdict(set)
         for job in jobs:
             groups[job.region, job.job].add(job.id)
         for (region, name), ids in groups.items():
-            if len(ids) > _SINGLE_GETS:
-                listed |= {(name, run_id): run for run_id, run in self._list(name, ids, region, call).items()}
-        return [self._answer(job, listed.get((job.job, job.id)), call) for job in jobs]
+            if len(ids) <= _SINGLE_GETS:
+                continue
+            try:
+                found: Mapping[str, Mapping[str, Any] | Exception] = self._list(name, ids, region, call)
+            except NotFound:  # of the job; each run is to say so
+                continue
+            except AirsideError as exc:  # the runs of other jobs are not to suffer from it
+                found = dict.fromkeys(ids, exc)
+            listed |= {(region, name, run_id): run for run_id, run in found.items()}
+        return [self._answer(job, listed.get((job.region, job.job, job.id)), call) for job in jobs]
 
     def delete(self, job: GlueRun, call: Call) -> None:
         answer = self._ask(
@@ -224,7 +232,9 @@ class GlueAgent(AsyncAgent[GlueRun]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: GlueRun, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+    def _answer(self, job: GlueRun, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
+        if isinstance(found, Exception):
+            return found
         if found is None and call.remaining is not None and call.remaining < 1.0:
             return Retry("there was no time left to ask for this run")
         try:
@@ -264,10 +274,7 @@ class GlueAgent(AsyncAgent[GlueRun]):
                     break
             return found
 
-        try:
-            return self._ask(call, region, look)
-        except NotFound:  # of the job; each run is to say so
-            return {}
+        return self._ask(call, region, look)
 
     def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
         return self._aws.ask(call, "glue", region, question, creating=creating, is_missing=_is_missing)

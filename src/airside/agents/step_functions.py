@@ -19,6 +19,7 @@ from airside.agents.json_values import kind_of, to_json
 from airside.agents.placeholders import render_value
 from airside.agents.step_functions_history import lines_of
 from airside.model import (
+    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -77,7 +78,9 @@ class StepFunctionsTask(TaskTemplate):
         if not _MACHINE.match(self.state_machine):
             raise UsageError(f"Task {self.name!r} needs state_machine, the ARN of a state machine.")
         told = {"stateMachine": self.state_machine, "input": self.input}
-        object.__setattr__(self, "config", {**{name: one for name, one in told.items() if one}, **self.config})
+        object.__setattr__(
+            self, "config", {**{name: one for name, one in told.items() if one is not None}, **self.config}
+        )
         super().__post_init__()
 
 
@@ -162,13 +165,19 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
 
     def get_many(self, jobs: Sequence[Execution], call: Call) -> Sequence[Resource | Exception]:
         """One list for many executions of a state machine; what it does not show as running is described."""
-        listed: dict[str, Mapping[str, Any]] = {}
+        listed: dict[str, Mapping[str, Any] | Exception] = {}
         machines: dict[str, set[str]] = defaultdict(set)
         for job in jobs:
             machines[job.machine].add(job.arn)
         for machine, arns in machines.items():
-            if len(arns) > _SINGLE_GETS:
+            if len(arns) <= _SINGLE_GETS:
+                continue
+            try:
                 listed |= self._list(machine, arns, call)
+            except NotFound:  # of the state machine: its executions are still there
+                continue
+            except AirsideError as exc:  # those of other state machines are not to suffer from it
+                listed |= dict.fromkeys(arns, exc)
         return [self._answer(job, listed.get(job.arn), call) for job in jobs]
 
     def delete(self, job: Execution, call: Call) -> None:
@@ -191,7 +200,9 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: Execution, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
+    def _answer(self, job: Execution, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
+        if isinstance(found, Exception):
+            return found
         if found is not None:
             return self._judge(job, found)
         if call.remaining is not None and call.remaining < 1.0:
@@ -300,14 +311,14 @@ def _name(key: str) -> str:
 def _input(task: Task) -> str:
     """What the execution gets: the same text for every create of one attempt."""
     template = task.config.get("input")
-    if template is None:
-        made = {name: to_json(value) for name, value in task.inputs.items()}
-    else:
-        others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
-        made = render_value(dict(template) if isinstance(template, Mapping) else template, task.inputs, others)
+    others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
     try:
+        if template is None:
+            made = {name: to_json(value) for name, value in task.inputs.items()}
+        else:
+            made = render_value(dict(template) if isinstance(template, Mapping) else template, task.inputs, others)
         text = json.dumps(made, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise Fail(f"The inputs have no form in JSON: {exc}.") from exc
     if len(text.encode()) > _LONGEST_INPUT:
         raise Fail(
@@ -317,4 +328,4 @@ def _input(task: Task) -> str:
 
 
 def _is_missing(code: str, _message: str) -> bool:
-    return code == "ExecutionDoesNotExist"
+    return code in ("ExecutionDoesNotExist", "StateMachineDoesNotExist")

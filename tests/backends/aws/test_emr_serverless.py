@@ -340,6 +340,17 @@ def test_many_runs_are_one_list(emr_door: EmrDoor, agent: EMRServerlessAgent, ap
     assert (len(emr_door.calls("ListJobRuns")), len(emr_door.calls("GetJobRun"))) == (2, 2)
 
 
+def test_a_list_that_fails_is_the_answer_of_its_runs(
+    emr_door: EmrDoor, agent: EMRServerlessAgent, application: str
+) -> None:
+    jobs = [EMRRun("00fab", f"00{number}", "eu-west-1") for number in range(3)]
+    emr_door.answer("ListJobRuns", 400, {"message": "slower"}, x_amzn_ErrorType="ThrottlingException")
+    found = agent.get_many([*jobs, agent.create(task_of(application))], Call())
+    assert [type(one) for one in found[:3]] == [Retry] * 3
+    assert getattr(found[3], "phase", None) is Phase.SUCCEEDED
+    assert len(emr_door.calls("GetJobRun")) == 1
+
+
 async def test_a_run_is_cancelled(emr_door: EmrDoor, agent: EMRServerlessAgent, application: str) -> None:
     job = agent.create(task_of(application))
     agent.delete(job, Call())

@@ -265,6 +265,15 @@ def test_many_runs_are_one_list(agent: GlueAgent, glue_door: GlueDoor) -> None:
     assert all(isinstance(one, NotFound) for one in agent.get_many([GlueRun("no", "a", ""), gone], Call()))
 
 
+def test_a_list_that_fails_is_the_answer_of_its_runs(agent: GlueAgent, glue_door: GlueDoor) -> None:
+    jobs = [GlueRun("flights", f"jr_{number}", "eu-west-1") for number in range(3)]
+    glue_door.answer("GetJobRuns", 400, {"__type": "ThrottlingException", "Message": "slower"})
+    found = agent.get_many([*jobs, agent.create(task_of("delays"))], Call())
+    assert [type(one) for one in found[:3]] == [Retry] * 3
+    assert getattr(found[3], "phase", None) is Phase.SUCCEEDED
+    assert len(glue_door.calls("GetJobRun")) == 1
+
+
 @pytest.mark.parametrize(
     ("told", "phase", "code", "message"),
     [

@@ -270,6 +270,19 @@ def test_many_executions_are_one_list(agent: StepFunctionsAgent, machine: str, d
     assert len(door.calls("ListExecutions")) == 1
 
 
+def test_a_list_that_fails_is_the_answer_of_its_executions(agent: StepFunctionsAgent, machine: str, door: Any) -> None:
+    arn = machine.replace("stateMachine", "execution")
+    jobs = [Execution(f"{arn}:{number}") for number in range(3)]
+    door.answer("ListExecutions", 400, {"__type": "ThrottlingException", "message": "slower"})
+    found = agent.get_many([*jobs, Execution(f"{arn.replace(':flights', ':others')}:a")], Call())
+    assert [type(one) for one in found] == [Retry] * 3 + [NotFound]
+    assert len(door.calls("DescribeExecution")) == 1
+    door.answer("ListExecutions", 400, {"__type": "StateMachineDoesNotExist", "message": "gone"})
+    for _ in jobs:
+        door.answer("DescribeExecution", 200, described("SUCCEEDED"))
+    assert [getattr(one, "phase", None) for one in agent.get_many(jobs, Call())] == [Phase.SUCCEEDED] * 3
+
+
 def test_the_list_is_read_page_by_page(agent: StepFunctionsAgent, machine: str, door: Any) -> None:
     jobs = [Execution(machine.replace("stateMachine", "execution") + f":{number}") for number in range(3)]
     shown = [described("RUNNING", executionArn=job.arn, name="a") for job in jobs]
@@ -379,6 +392,7 @@ def test_an_execution_that_is_there_is_asked_for_again(agent: StepFunctionsAgent
         ({"stateMachine": "arn:aws:states:evil:123456789012:stateMachine:a"}, "'evil' is no region of AWS"),
         ({"input": {"a": "{{.inputs.gone}}"}}, "asks for the input 'gone'"),
         ({"inputs": {}}, r"config\.inputs: .* knows no such key \(known: stateMachine, input\)"),
+        ({"input": {"a": object()}}, "no form in JSON"),
         ({"input": {"a": "x" * 262_144}}, "Step Functions takes 262144"),
         ({"input": {"a": float("nan")}}, "no form in JSON"),
     ],
@@ -388,6 +402,12 @@ def test_a_task_that_cannot_run_fails_for_good(
 ) -> None:
     with pytest.raises(Fail, match=message):
         agent.create(task_of(machine, config=config))
+
+
+def test_an_empty_input_is_one(agent: StepFunctionsAgent, machine: str, door: Any) -> None:
+    task = StepFunctionsTask(name="count", state_machine=machine, input={}, inputs=kwtypes(n=int))
+    agent.create(Task(type=task.type, inputs={"n": 1}, config=task.config, key=f"{time.time_ns():032x}"))
+    assert door.calls("StartExecution")[0]["input"] == "{}"
 
 
 def test_a_task_without_a_state_machine_is_refused_when_it_is_written() -> None:
@@ -465,6 +485,7 @@ def test_every_request_is_one_that_the_api_describes(agent: StepFunctionsAgent, 
     assert set(door.calls("StartExecution")[0]) == {"stateMachineArn", "name", "input"}
 
 
+@pytest.mark.backend  # a create whose service was killed may be left alone for a minute, so this takes 10 or 80 s
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_execution(
     outside: Any, machine: str, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:
