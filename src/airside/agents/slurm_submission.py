@@ -28,6 +28,7 @@ _NOT_OURS = {  # options that would change what sbatch itself does or says
     "wait": "the agent waits itself",
     "wrap": "the task has a script",
 }
+_LONGEST_VARIABLE = 120_000  # bytes: Linux takes 128 KiB for one, with its name
 _SHELLS = ("sh", "bash", "zsh", "dash", "ksh")
 _REFERENCE = re.compile(r"\{(inputs|outputs)\.(\w+)\}")
 
@@ -66,7 +67,7 @@ def read_submission(task: Task) -> Submission:
     options = _options(config.get("sbatch_config") or {})
     args = _texts(config.get("batch_script_args") or [], "config.batch_script_args")
     env = {} if task.container is None else dict(task.container.env)
-    env |= {_variable(name): text_of(value) for name, value in task.inputs.items()}
+    env |= {_variable(name): _variable_text(name, value) for name, value in task.inputs.items()}
     places = _locations(config.get("output_locs") or [], task)
     values = {name: kind_of(hint) for name, hint in task.interface.outputs.items() if name not in places}
     others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
@@ -205,6 +206,15 @@ def _function_script(task: Task, template: Any, others: Mapping[str, str]) -> st
 
 def _variable(name: str) -> str:
     return "AIRSIDE_INPUT_" + re.sub(r"\W", "_", name)
+
+
+def _variable_text(name: str, value: Any) -> str:
+    text = text_of(value)
+    if "\0" in text:
+        raise Fail(f"inputs.{name} has a NUL character, which no variable of a job can have; put it into a file.")
+    if len(text.encode("utf-8", "surrogatepass")) > _LONGEST_VARIABLE:
+        raise Fail(f"inputs.{name} is over {_LONGEST_VARIABLE} bytes, too long for a variable; put it into a file.")
+    return text
 
 
 def _job_name(task: Task) -> str:

@@ -217,6 +217,19 @@ async def test_what_cannot_work_fails_for_good_and_says_why(
     assert not Path("/tmp/pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "words"), [("a\0b", "inputs.word has a NUL"), ("ü" * 70_000, "inputs.word is over 120000 bytes")]
+)
+async def test_an_input_that_no_variable_can_hold_is_refused(
+    word: str, words: str, options: Options, shell_task: ShellTask
+) -> None:
+    async with harness(Slurm(), options=options) as h:
+        task = shell_task('echo "{inputs.word}"', inputs=kwtypes(word=str))
+        resource = await h.finish(await h.create(task=task, inputs={"word": word}))
+    assert (resource.phase, resource.code) == (Phase.FAILED, "UserError")
+    assert words in resource.message
+
+
 async def test_an_unverified_host_and_a_wrong_key_are_refused(
     options: Options, shell_task: ShellTask, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
