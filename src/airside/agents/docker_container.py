@@ -258,6 +258,10 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         inputs.write_text(json.dumps({name: to_json(value) for name, value in task.inputs.items()}))
         others = {"outputprefix": str(directory), "perretryuniquekey": task.key}
         env = {name: render(value, task.inputs, others) for name, value in container.env.items()}
+        words = [render(word, task.inputs, others) for word in container.command]
+        arguments = [render(word, task.inputs, others) for word in container.args]
+        if any("\0" in text for text in (*env.values(), *words, *arguments)):
+            raise Fail("The container's command or environment has a NUL character; read it from AIRSIDE_INPUTS.")
         told = {"AIRSIDE_INPUTS": str(inputs), "AIRSIDE_OUTPUT_DIR": str(directory), "AIRSIDE_KEY": task.key}
         binds = {
             str(inputs): {"bind": str(inputs), "mode": "ro"},
@@ -268,8 +272,8 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         limits = _limits(container, options)
         asked = {
             "image": container.image,
-            "entrypoint": [render(word, task.inputs, others) for word in container.command] or None,
-            "command": [render(word, task.inputs, others) for word in container.args] or None,
+            "entrypoint": words or None,
+            "command": arguments or None,
             "environment": {**env, **told},
             "labels": {KEY_LABEL: task.key, "airside.task": task.execution.task_name[:200]},
             "volumes": binds,

@@ -104,7 +104,10 @@ class Engine:
         return {one["Names"][0].removeprefix("/"): str(one["State"]).lower() for one in listed if one.get("Names")}
 
     def stop(self, name: str, grace: float) -> None:
-        """TERM, then KILL after so many seconds."""
+        """TERM, then KILL after so many seconds; one that is paused is woken for it."""
+        if self.inspect(name)["State"]["Status"] == "paused":
+            with suppress(Refused):  # woken meanwhile
+                self._ask("The container cannot be woken", self._api.unpause, name)
         self._ask("The container cannot be stopped", self._api.stop, name, timeout=int(grace))
 
     def log(self, name: str, since: int) -> Generator[bytes]:

@@ -77,6 +77,7 @@ async def test_a_container_reads_its_inputs_and_leaves_its_outputs(wire: Wire, o
         (shell("true", image="evil.example.net/x"), Phase.FAILED, "Forbidden", "may not be run here"),
         (shell("true", container={"limits": {"memory": "much"}}), Phase.FAILED, "UserError", "limits cannot be read"),
         (shell("true", container={"limits": {"gpu": "some"}}), Phase.FAILED, "UserError", "limits cannot be read"),
+        (shell("true", container={"env": {"A": "b\0"}}), Phase.FAILED, "UserError", "has a NUL character"),
         (shell("true", image="localhost/x y"), Phase.FAILED, "InvalidRequest", "invalid reference format"),
         (shell("true", outputs=kwtypes(n=int)), Phase.FAILED, "OutputsNotFound", "left no output 'n'"),
     ],
@@ -132,6 +133,18 @@ async def test_a_container_is_cancelled_and_outlives_the_service(wire: Wire, pod
         async with asyncio.timeout(30):
             while "Exited" not in podman.run("ps", "-a", "--filter", f"name={job.task.key}", "--format", "{{.Status}}"):
                 await asyncio.sleep(0.1)
+
+
+async def test_a_container_that_somebody_paused_can_be_cancelled(podman: Any, options: Options) -> None:
+    async with harness(Quick(), options=options) as h:
+        job = await h.create(task=shell("sleep 600"))
+        podman.run("pause", f"airside-{job.task.key}")
+        async with asyncio.timeout(30):
+            while (resource := await h.get(job)).message != "paused":
+                await asyncio.sleep(0.1)
+        assert resource.phase is Phase.RUNNING
+        await h.delete(job)
+        assert (await h.finish(job, timeout=60)).phase.is_failure
 
 
 async def test_a_service_killed_in_a_create_leaves_one_container(podman: Any, options: Options) -> None:
