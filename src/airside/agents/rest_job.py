@@ -24,25 +24,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from typing import Any
+from urllib.parse import quote
 
-from airside.agents.http_request import HEADER_VALUE
-from airside.agents.http_status import error_of_status
-from airside.agents.json_values import from_json, kind_of, to_json
-from airside.agents.placeholders import render, render_value, text_of
-from airside.agents.rest_job_description import Description, Request, compiled, is_path, read_description
+from airside.agents.json_values import from_json, kind_of
+from airside.agents.placeholders import render, text_of
+from airside.agents.rest_job_client import Facts, RestClient
+from airside.agents.rest_job_description import Description, is_path, read_description
 from airside.model import (
     AirsideError,
     Call,
-    Connection,
     ConversionError,
     Fail,
     LogLine,
@@ -52,23 +48,13 @@ from airside.model import (
     Resource,
     Retry,
     Task,
-    UsageError,
 )
-from airside.model.redaction import hide
 from airside.sdk.agent import AsyncAgent
 from airside.sdk.declare import missing_extra
-from airside.sdk.secrets import secret
-
-if TYPE_CHECKING:
-    import httpx2
 
 log = logging.getLogger("airside.agents.rest_job")
 
-_SNIPPET = 300  # characters of an answer in a message
 _OF_MANY = 100  # jobs in one question
-_NO_SECRET = ("NoCredentials", "CredentialsNotUsable")
-
-Facts = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,53 +91,37 @@ class RestJobAgent(AsyncAgent[Job]):
         missing = missing_extra(self)
         if missing is not None:
             raise missing
-        await asyncio.to_thread(self._make_client)  # the libraries take a while to load
-
-    def _make_client(self) -> None:
-        import httpx2
-
-        self._paths = compiled(self._described)
-        self._client = httpx2.AsyncClient(timeout=self._described.timeout, follow_redirects=False, trust_env=False)
+        # The libraries take a while to load.
+        self._client = await asyncio.to_thread(RestClient, self.name, self._described)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     def check_credentials(self) -> str:
         """Whether the secret is there for tasks that bring none."""
         auth = self._described.auth
         if auth is None:
             return ""
-        self._credential(None)
+        self._client.credential(None)
         return f"the secret {auth.secret}"
 
     async def probe(self) -> str:
         """What the service answers to the description's `probe`; without one, that something answers at all."""
         described = self._described.probe
         if described is None:
-            status = await self._knock()
+            status = await self._client.knock()
         else:
-            status, _ = await self._send(await self._prepare(described, {}, {}, None), as_text=True)
+            status, _ = await self._client.send(await self._client.prepare(described, {}, {}, None), as_text=True)
         return f"{self._described.base_url} answers {status}"
-
-    async def _knock(self) -> int:
-        import httpx2
-
-        try:
-            response = await self._client.get(self._described.base_url)
-        except httpx2.HTTPError as exc:
-            raise Retry(f"{self.name}: {' '.join(str(exc).split()) or type(exc).__name__}") from None
-        if response.status_code >= 500:
-            raise Retry(f"{self.name} answered {response.status_code} {response.reason_phrase}".rstrip())
-        return response.status_code
 
     async def create(self, task: Task, call: Call) -> Job:
         described = self._described.create
         facts = _facts(task)
         outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()}
-        request = await self._prepare(described, facts, task.inputs, call.connection, task.inputs, polling=False)
-        status, answer = await self._send(request, exists=described.exists)
+        request = await self._client.prepare(described, facts, task.inputs, call.connection, task.inputs, polling=False)
+        status, answer = await self._client.send(request, exists=described.exists)
         if is_path(described.id) and status not in described.exists:
-            found = self._first(described.id, answer)
+            found = self._client.first(described.id, answer)
             if answer is None and (described.idempotent or self._described.find is not None):
                 raise Retry(f"{self.name} answered a create with something else than JSON.")
             if found is None:
@@ -162,14 +132,14 @@ class RestJobAgent(AsyncAgent[Job]):
         return Job(job_id, outputs, self._link(job_id, facts))
 
     async def get(self, job: Job, call: Call) -> Resource:
-        request = await self._prepare(self._described.get, _facts_of(job), {}, call.connection)
-        _, answer = await self._send(request, polling=True)
+        request = await self._client.prepare(self._described.get, _facts_of(job), {}, call.connection)
+        _, answer = await self._client.send(request, polling=True)
         return await self._resource(job, answer, call)
 
     async def delete(self, job: Job, call: Call) -> None:
-        request = await self._prepare(self._described.delete, _facts_of(job), {}, call.connection, polling=False)
+        request = await self._client.prepare(self._described.delete, _facts_of(job), {}, call.connection, polling=False)
         try:
-            await self._send(request)
+            await self._client.send(request)
         except Fail as exc:
             if exc.code == "ResourceNotFound":
                 raise NotFound(exc.message) from None
@@ -182,12 +152,12 @@ class RestJobAgent(AsyncAgent[Job]):
         described = self._described.find
         assert described is not None  # noqa: S101 - only then is there a `find`
         facts = {**_facts(task), "key": key}
-        request = await self._prepare(described, facts, task.inputs, call.connection)
+        request = await self._client.prepare(described, facts, task.inputs, call.connection)
         try:
-            _, answer = await self._send(request, polling=True)
+            _, answer = await self._client.send(request, polling=True)
         except NotFound:
             return None
-        found = self._first(described.id, answer)
+        found = self._client.first(described.id, answer)
         if found is None:
             return None
         outputs = {name: kind_of(one) for name, one in task.interface.outputs.items()}
@@ -200,10 +170,10 @@ class RestJobAgent(AsyncAgent[Job]):
         told: dict[str, Any] = {}
         for start in range(0, len(jobs), _OF_MANY):
             ids = ",".join(job.id for job in jobs[start : start + _OF_MANY])
-            request = await self._prepare(described, {"ids": ids}, {}, call.connection)
-            _, answer = await self._send(request, polling=True)
-            for one in self._all(described.jobs, answer):
-                told[text_of(self._first(described.id, one))] = one
+            request = await self._client.prepare(described, {"ids": ids}, {}, call.connection)
+            _, answer = await self._client.send(request, polling=True)
+            for one in self._client.all(described.jobs, answer):
+                told[text_of(self._client.first(described.id, one))] = one
         return [await self._one_of(job, told.get(job.id), call) for job in jobs]
 
     async def _logs(self, job: Job, *, after: str, limit: int, call: Call) -> AsyncIterator[LogLine]:
@@ -211,8 +181,8 @@ class RestJobAgent(AsyncAgent[Job]):
         assert described is not None  # noqa: S101 - only then are there `logs`
         if after and not after.isdecimal():
             raise Fail(f"{after!r} is no place in this log; take the token of the page before.", code="BadToken")
-        request = await self._prepare(described, _facts_of(job), {}, call.connection)
-        _, answer = await self._send(request, polling=True, as_text=True)
+        request = await self._client.prepare(described, _facts_of(job), {}, call.connection)
+        _, answer = await self._client.send(request, polling=True, as_text=True)
         begin = int(after or 0)
         for number, line in enumerate(str(answer).splitlines()[begin : begin + limit], begin + 1):
             yield LogLine(line, originator="user", cursor=str(number))
@@ -229,18 +199,18 @@ class RestJobAgent(AsyncAgent[Job]):
         """True if a job takes a question of its own: it is not among many, or its outputs are elsewhere."""
         if told is None:
             return True
-        state = self._first(self._described.get.state, told)
+        state = self._client.first(self._described.get.state, told)
         ended = state is not None and self._described.get.states.get(text_of(state)) == Phase.SUCCEEDED.name
         return ended and self._described.result is not None
 
     async def _resource(self, job: Job, answer: Any, call: Call) -> Resource:
         described = self._described.get
-        found = self._first(described.state, answer)
+        found = self._client.first(described.state, answer)
         if found is None:
             raise Retry(f"{self.name} answered without a state at {described.state}.")
         phase = self._phase(text_of(found))
-        message = self._text(described.message, answer)
-        page = self._text(described.link, answer) or job.link
+        message = self._client.text(described.message, answer)
+        page = self._client.text(described.link, answer) or job.link
         links = [LogLink(page, f"{self.name} job")] if page else []
         info = {"id": job.id, "state": text_of(found)}
         if phase is not Phase.SUCCEEDED:
@@ -256,8 +226,8 @@ class RestJobAgent(AsyncAgent[Job]):
     async def _outputs(self, job: Job, answer: Any, call: Call) -> dict[str, Any]:
         outputs = self._values(self._described.get.outputs, answer, job)
         if self._described.result is not None:
-            request = await self._prepare(self._described.result, _facts_of(job), {}, call.connection)
-            _, result = await self._send(request, polling=True)
+            request = await self._client.prepare(self._described.result, _facts_of(job), {}, call.connection)
+            _, result = await self._client.send(request, polling=True)
             outputs |= self._values(self._described.result.outputs, result, job)
         return outputs
 
@@ -275,131 +245,13 @@ class RestJobAgent(AsyncAgent[Job]):
         for name, path in paths.items():
             if job.outputs and name not in job.outputs:
                 continue
-            found = self._first(path, answer)
+            found = self._client.first(path, answer)
             if found is not None:
                 values[name] = from_json(found, job.outputs.get(name, "any"), f"outputs.{name}")
         return values
 
-    def _first(self, path: str, answer: Any) -> Any:
-        """The first value that a path finds; None if there is none, or it is null."""
-        return next((match.obj for match in self._paths[path].finditer(answer)), None) if _is_json(answer) else None
-
-    def _all(self, path: str, answer: Any) -> list[Any]:
-        return self._paths[path].findall(answer) if _is_json(answer) else []
-
-    def _text(self, path: str, answer: Any) -> str:
-        found = self._first(path, answer) if path else None
-        return "" if found is None else " ".join(text_of(found).split())
-
     def _link(self, job_id: str, facts: Facts) -> str:
         return render(self._described.link, {}, {**facts, "id": quote(job_id, safe="")})
-
-    async def _prepare(
-        self,
-        described: Request,
-        facts: Facts,
-        inputs: Mapping[str, Any],
-        connection: Connection | None,
-        default: Any = None,
-        *,
-        polling: bool = True,
-    ) -> httpx2.Request:
-        """A request with everything filled in, on a thread: inputs and secrets may have to be read.
-
-        While polling, a secret that is missing is `Retry`: a job is not given up for that.
-        """
-        try:
-            return await asyncio.to_thread(self._request, described, facts, inputs, connection, default)
-        except Fail as exc:
-            if polling and exc.code in _NO_SECRET:
-                raise Retry(exc.message) from None
-            raise
-
-    def _request(
-        self,
-        described: Request,
-        facts: Facts,
-        inputs: Mapping[str, Any],
-        connection: Connection | None,
-        default: Any,
-    ) -> httpx2.Request:
-        """A request with everything filled in. What is filled into a path is one part of it, whatever it contains."""
-        quoted = {name: quote(value, safe=",") for name, value in facts.items()}
-        path = render(described.path, inputs, quoted, lambda _, value: quote(text_of(value), safe=""))
-        if any(part in (".", "..") for part in path.split("?")[0].split("/")):
-            raise Fail(f"{self.name}: an input would lead the request elsewhere: {path}", code="InvalidRequest")
-        query = render_value(described.query, inputs, facts)
-        url = self._described.base_url.rstrip("/") + path
-        if query:
-            url += ("&" if "?" in url else "?") + urlencode({name: text_of(one) for name, one in query.items()})
-        headers = {name: render(value, inputs, facts) for name, value in described.headers.items()}
-        content: bytes | None = None
-        if described.body:
-            content = render(described.body, inputs, facts).encode()
-        elif described.json is not None or default is not None:
-            told = dict(default) if described.json is None else render_value(described.json, inputs, facts)
-            content = json.dumps(to_json(told), ensure_ascii=False, separators=(",", ":")).encode()
-            headers.setdefault("Content-Type", "application/json")
-        for name, value in headers.items():
-            if not HEADER_VALUE.match(value):
-                raise Fail(f"{self.name}: the header {name} has characters that it cannot have.", code="InvalidRequest")
-        headers |= self._credential(connection)
-        sent = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-        return self._client.build_request(described.method, url, headers=sent, content=content)
-
-    def _credential(self, connection: Connection | None) -> dict[str, str]:
-        auth = self._described.auth
-        if auth is None:
-            return {}
-        group, slash, name = auth.secret.rpartition("/")
-        if connection is not None and connection.secrets.get(name):
-            value = connection.secrets[name]
-            hide(value, passing=True)
-        else:
-            try:
-                value = secret(name, group if slash else None)
-            except UsageError as exc:
-                raise Fail(str(exc), code="NoCredentials") from None
-        value = value.strip()  # files of secrets end with a line feed
-        if not auth.user and not HEADER_VALUE.match(value):
-            raise Fail(f"The secret {name} has characters that no header can have.", code="CredentialsNotUsable")
-        if auth.user:
-            basic = b64encode(f"{auth.user}:{value}".encode()).decode()
-            hide(basic, passing=True)
-            return {auth.header: f"Basic {basic}"}
-        return {auth.header: auth.prefix + value}
-
-    async def _send(
-        self, request: httpx2.Request, *, polling: bool = False, exists: Sequence[int] = (), as_text: bool = False
-    ) -> tuple[int, Any]:
-        """Status and content of the answer. Raises `Retry`, `Fail` or `NotFound` for one that is no success."""
-        import httpx2
-
-        try:
-            response = await self._client.send(request, stream=True)
-            try:
-                content = await self._receive(response)
-            finally:
-                await response.aclose()
-        except httpx2.HTTPError as exc:
-            raise Retry(f"{self.name}: {' '.join(str(exc).split()) or type(exc).__name__}") from None
-        text = content.decode("utf-8", errors="replace")
-        if response.is_success or response.status_code in exists:
-            return response.status_code, text if as_text else _from_json(text)
-        words = self._text(self._described.error, _from_json(text)) or " ".join(text.split())[:_SNIPPET]
-        said = f"{self.name} answered {response.status_code} {response.reason_phrase}".rstrip()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        raise error_of_status(response.status_code, f"{said}: {words}" if words else said, headers, polling=polling)
-
-    async def _receive(self, response: httpx2.Response) -> bytes:
-        taken = bytearray()
-        async for piece in response.aiter_bytes():
-            taken += piece
-            if len(taken) > self._described.max_response_bytes:
-                if response.is_error:  # its status tells enough
-                    break
-                raise Fail(f"{self.name} answered with more than max_response_bytes.", code="ResponseTooLarge")
-        return bytes(taken)
 
 
 def rest_job(path: str | Path) -> RestJobAgent:
@@ -417,14 +269,3 @@ def _facts(task: Task) -> Facts:
 
 def _facts_of(job: Job) -> Facts:
     return {"id": job.id}
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def _is_json(answer: Any) -> bool:
-    return isinstance(answer, (dict, list))
