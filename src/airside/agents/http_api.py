@@ -22,6 +22,7 @@ class HttpApi:
     def __init__(self, who: str, *, timeout: float) -> None:
         self._who = who
         self._timeout = timeout
+        self._client: Any = None
 
     async def start(self) -> None:
         """Make the client, on a thread: the library takes a while to load."""
@@ -35,7 +36,8 @@ class HttpApi:
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
 
     async def ask(
         self,

@@ -78,17 +78,21 @@ class Clusters:
     """The ways to clusters, with the connections that are kept. `Fail` for a place that may not be used."""
 
     def __init__(self, options: Options) -> None:
-        import httpx2
-
         self._options = options
         self._hosts = HostAllowList(options.allowed_hosts)
         self._pool = SshPool(options.known_hosts, options.ssh_config_file, timeout=options.command_timeout)
-        self._http = httpx2.AsyncClient(trust_env=False, timeout=options.command_timeout)
+        self._http: Any = None
+        if options.allowed_hosts:  # else no task can be sent anywhere, and nothing is loaded for it
+            import asyncssh  # noqa: F401 - here, on a thread: it takes a while
+            import httpx2
+
+            self._http = httpx2.AsyncClient(trust_env=False, timeout=options.command_timeout)
 
     async def close(self) -> None:
         """Close every connection."""
         await self._pool.close()
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
 
     async def credentials(self) -> str:
         """Which credentials there are for tasks that bring none, in words."""

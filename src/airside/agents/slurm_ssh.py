@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,6 @@ class SshPool:
     """
 
     def __init__(self, known_hosts: str, config: str, *, timeout: float) -> None:
-        import_module("asyncssh")  # here, on a thread: it takes a while
         self._known_hosts = _file(known_hosts, "known_hosts")
         self._config = _file(config, "ssh_config_file")
         self._timeout = timeout
