@@ -176,7 +176,8 @@ async def test_a_create_that_cannot_succeed_fails_with_the_words_of_anthropic(
     async with harness(AnthropicBatchAgent, options=options(door)) as h:
         task = AnthropicBatchTask(name="b", config=CONFIG)
         done = await h.finish(await h.create(task=task, inputs={"requests": [request(1)]}))
-    assert (done.phase, done.code, done.message) == (Phase.FAILED, code, "Anthropic: some_error: because")
+    assert (done.phase, done.code) == (Phase.FAILED, code)
+    assert done.message.startswith(f"Anthropic: some_error: because ({code}, id ")
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 529])
@@ -235,7 +236,7 @@ async def test_without_a_key_a_task_fails_with_what_to_do(door: Any, monkeypatch
         task = AnthropicBatchTask(name="b", config=CONFIG)
         done = await h.finish(await h.create(task=task, inputs={"requests": [request(1)]}))
     assert (done.phase, done.code) == (Phase.FAILED, "NoCredentials")
-    assert done.message == "There is no key for Anthropic: set the secret FLYTE_ANTHROPIC_API_KEY."
+    assert done.message.startswith("There is no key for Anthropic: set the secret FLYTE_ANTHROPIC_API_KEY.")
 
 
 async def test_the_key_goes_to_no_other_host_for_the_answers(door: Any, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ async def test_a_create_that_cannot_succeed_fails_with_the_words_of_openai(
     async with harness(OpenAIBatchAgent, options=options(door)) as h:
         done = await h.finish(await h.create(task=OpenAIBatchTask(name="b"), inputs={"input_file_id": "file-1"}))
     assert (done.phase, done.code) == (Phase.FAILED, code)
-    assert done.message == f"OpenAI: {body['code']}: {body['message']}"
+    assert done.message.startswith(f"OpenAI: {body['code']}: {body['message']} ({code}, id ")
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
@@ -340,9 +340,9 @@ async def test_requests_that_cannot_be_sent_are_told_in_one_sentence(
 async def test_a_key_of_the_task_that_there_is_not_is_named(door: Any) -> None:
     async with harness(OpenAIBatchAgent, options=options(door)) as h:
         done = await h.finish(await h.create(inputs={"input_file_id": "file-1"}, config={"confg": {}}))
-    assert (done.phase, done.message) == (
-        Phase.FAILED,
-        "config.confg: an openai-batch task knows no such key (known: config, accept_partial, openai_organization).",
+    assert done.phase is Phase.FAILED
+    assert done.message.startswith(
+        "config.confg: an openai-batch task knows no such key (known: config, accept_partial, openai_organization)."
     )
     assert all(one.method == "GET" for one in door.asked)
 

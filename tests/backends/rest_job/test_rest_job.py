@@ -109,7 +109,7 @@ async def test_a_create_that_is_refused_fails_with_the_words_of_the_service(word
     async with harness(await made(path)) as h:
         done = await h.finish(await h.create(task=TASK, inputs=INPUTS))
     assert (done.phase, done.code) == (Phase.FAILED, "InvalidRequest")
-    assert done.message.endswith(": text must be a text")
+    assert ": text must be a text (InvalidRequest, id " in done.message
     assert done.message.startswith("words answered 422 ")
 
 
@@ -205,7 +205,8 @@ async def test_an_input_stays_within_its_header(words: Any) -> None:
         assert fine.phase is Phase.SUCCEEDED, fine
         await asyncio.to_thread(words.told)
         done = await h.finish(await h.create(task=TASK, inputs={**INPUTS, "text": "a\r\nAuthorization: me"}))
-    assert (done.phase, done.message) == (Phase.FAILED, "words: the header X has characters that it cannot have.")
+    assert done.phase is Phase.FAILED
+    assert done.message.startswith("words: the header X has characters that it cannot have.")
     assert not (await asyncio.to_thread(words.told))["asked"]
 
 
