@@ -27,7 +27,7 @@ from airside.agents.emr_serverless_task import (
     EMRServerlessSparkJobDriver,
     EMRServerlessTask,
 )
-from airside.agents.s3_outputs import read_outputs
+from airside.agents.s3_outputs import error_at, read_outputs
 from airside.model import (
     AirsideError,
     Call,
@@ -185,7 +185,7 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
         if not phase.is_terminal:
             return Resource(phase, message=str(run.get("stateDetails") or ""), links=links, info=info)
         if not phase.is_success:
-            reason, document = reason_of(run), OutputsAt(job.place) if job.place else None
+            reason, document = reason_of(run), error_at(self._aws, call, job.region, job.place)
             return Resource(
                 reason.phase, message=reason.message, code=reason.code, outputs=document, links=links, info=info
             )

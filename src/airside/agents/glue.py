@@ -19,7 +19,7 @@ from airside.agents.cloudwatch_logs import LogPlace, lines_of, log_link
 from airside.agents.glue_states import facts, phase_of, reason_of
 from airside.agents.json_values import kind_of
 from airside.agents.placeholders import render, text_of
-from airside.agents.s3_outputs import place_in_s3, read_outputs
+from airside.agents.s3_outputs import error_at, place_in_s3, read_outputs
 from airside.model import (
     AirsideError,
     Call,
@@ -28,7 +28,6 @@ from airside.model import (
     LogLine,
     LogLink,
     NotFound,
-    OutputsAt,
     Phase,
     Resource,
     Retry,
@@ -248,7 +247,7 @@ class GlueAgent(AsyncAgent[GlueRun]):
         if not phase.is_terminal:
             return Resource(phase, message=words(str(run.get("StateDetail") or "")), links=links, info=info)
         if not phase.is_success:
-            reason, document = reason_of(run), OutputsAt(job.place) if job.place else None
+            reason, document = reason_of(run), error_at(self._aws, call, job.region, job.place)
             return Resource(phase, message=reason.message, code=reason.code, outputs=document, links=links, info=info)
         try:
             outputs = read_outputs(self._aws, call, job.region, job.place, job.outputs)

@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airside.agents.aws import Aws
+from airside.agents.aws import Aws, code_of
 from airside.agents.json_values import OUTPUTS, Kind, from_json, is_optional
-from airside.model import Call, ConversionError, Fail, NotFound, OutputsAt, Task
+from airside.model import AirsideError, Call, ConversionError, Fail, NotFound, OutputsAt, Retry, Task
 
 _LONGEST = 4 * 1024 * 1024  # bytes
 _PLACE = re.compile(r"s3a?://([^/]+)/(.*)\Z")
-_GONE = ("NoSuchKey", "NoSuchBucket", "404", "AccessDenied")  # the last, without the right to list the bucket
+_PROTOBUF, _ERROR = "outputs.pb", "error.pb"
+_GONE = ("NoSuchKey", "NoSuchBucket", "404")
+_HIDDEN = ("AccessDenied", "403")  # what is not there, too, without the right to list the bucket
 
 
 def place_in_s3(task: Task) -> str:
@@ -39,7 +41,7 @@ def read_outputs(
 ) -> Mapping[str, Any] | OutputsAt:
     """The outputs in `outputs.json`; if it is not there, the place of `outputs.pb`.
 
-    Raises `ConversionError` for what is no output.
+    Raises `ConversionError` for what is no output, and if neither is there.
     """
     found = _PLACE.match(place)
     if not declared or found is None:
@@ -51,10 +53,42 @@ def read_outputs(
             return bytes(body.read(_LONGEST + 1))
 
     try:
-        data = aws.ask(call, "s3", region, fetch, is_missing=lambda code, _message: code in _GONE)
+        data = aws.ask(call, "s3", region, fetch, is_missing=lambda code, _message: code in (*_GONE, *_HIDDEN))
     except NotFound:
-        return OutputsAt(place)
+        if _is_there(aws, call, region, f"{place}/{_PROTOBUF}", hidden=True):
+            return OutputsAt(place)
+        if all(is_optional(kind) for kind in declared.values()):
+            return dict.fromkeys(declared)
+        raise ConversionError("outputs", f"the job left neither {OUTPUTS} nor {_PROTOBUF} in {place}") from None
     return _typed(data, declared, place)
+
+
+def error_at(aws: Aws, call: Call, region: str, place: str) -> OutputsAt | None:
+    """Where a job that failed has left `error.pb`; None if it has not, or if that cannot be told."""
+    try:
+        return OutputsAt(place) if place and _is_there(aws, call, region, f"{place}/{_ERROR}", hidden=False) else None
+    except AirsideError:
+        return None
+
+
+def _is_there(aws: Aws, call: Call, region: str, uri: str, *, hidden: bool) -> bool:
+    """True if the file is there; `hidden` if that may not be looked at."""
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    try:
+        aws.ask(
+            call,
+            "s3",
+            region,
+            lambda client: client.head_object(Bucket=bucket, Key=key),
+            is_missing=lambda code, _message: code in (_GONE if hidden else (*_GONE, *_HIDDEN)),
+        )
+    except NotFound:
+        return False
+    except Retry as exc:
+        if hidden and code_of(exc.__cause__ or exc) in _HIDDEN:
+            return True
+        raise
+    return True
 
 
 def _typed(data: bytes, declared: Mapping[str, Kind], place: str) -> dict[str, Any]:

@@ -376,14 +376,15 @@ async def test_a_run_is_cancelled(emr_door: EmrDoor, agent: EMRServerlessAgent, 
     ],
 )
 def test_how_a_run_ends(
-    emr_door: EmrDoor, agent: EMRServerlessAgent, state: str, details: str, phase: Phase, code: str
+    emr_door: EmrDoor, agent: EMRServerlessAgent, moto: int, state: str, details: str, phase: Phase, code: str
 ) -> None:
-    job = EMRRun("00fab", "00a", "eu-west-1", "s3://runs/0")
+    job = EMRRun("00fab", "00a", "eu-west-1", prefix())
+    put(moto, f"{job.place}/error.pb", b"")
     emr_door.answer("GetJobRun", 200, told_of(job, state, **({"stateDetails": details} if details else {})))
     resource = agent.get(job, Call())
     assert (resource.phase, resource.code) == (phase, code)
     assert details in resource.message
-    assert (resource.outputs == OutputsAt("s3://runs/0")) is phase.is_terminal  # `error.pb` may be there
+    assert (resource.outputs == OutputsAt(job.place)) is phase.is_terminal
 
 
 def test_the_drivers_log_in_s3_is_unpacked(emr_door: EmrDoor, agent: EMRServerlessAgent, moto: int) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,11 @@ def prefix() -> str:
     return f"s3://glue-runs/{time.time_ns()}/0"
 
 
+def put(moto: int, uri: str, body: bytes) -> None:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    connect("s3", f"http://127.0.0.1:{moto}").put_object(Bucket=bucket, Key=key, Body=body)
+
+
 async def test_a_run_gives_what_its_script_leaves(glue_door: GlueDoor, outside: Any, wire: Wire) -> None:
     task = GlueTask(
         name="load",
@@ -176,9 +181,32 @@ def test_without_arguments_each_input_is_one(agent: GlueAgent, glue_door: GlueDo
     assert asked["Arguments"] == {"--n": "3", "--all": "[a,1]", "--yes": "true", KEY: task.key}
 
 
-def test_outputs_may_be_flytes_own_file(agent: GlueAgent) -> None:
+def test_outputs_may_be_flytes_own_file(agent: GlueAgent, moto: int) -> None:
     task = task_of(outputs={"rows": int}, output_prefix=prefix())
-    assert agent.get(agent.create(task), Call()).outputs == OutputsAt(task.output_prefix)
+    job = agent.create(task)
+    resource = agent.get(job, Call())
+    assert (resource.phase, resource.code) == (Phase.FAILED, "OutputConversionError")
+    assert "neither outputs.json nor outputs.pb" in resource.message
+    put(moto, f"{task.output_prefix}/outputs.pb", b"")
+    assert agent.get(job, Call()).outputs == OutputsAt(task.output_prefix)
+
+
+def test_optional_outputs_may_be_left_out(agent: GlueAgent) -> None:
+    job = agent.create(task_of(outputs={"rows": int | None}, output_prefix=prefix()))
+    assert agent.get(job, Call()).outputs == {"rows": None}
+
+
+def test_the_error_that_a_script_leaves_is_told(agent: GlueAgent, glue_door: GlueDoor, moto: int) -> None:
+    job = agent.create(task_of(outputs={"rows": int}, output_prefix=prefix()))
+    failed = {"JobRun": told_of(job.id, "FAILED")}
+    glue_door.answer("GetJobRun", 200, failed)
+    assert agent.get(job, Call()).outputs is None
+    put(moto, f"{job.place}/error.pb", b"")
+    glue_door.answer("GetJobRun", 200, failed)
+    assert agent.get(job, Call()).outputs == OutputsAt(job.place)
+    glue_door.answer("GetJobRun", 200, failed)
+    elsewhere = replace(job, place="s3://no-such-bucket-here/0")
+    assert agent.get(elsewhere, Call()).outputs is None
 
 
 @pytest.mark.parametrize(
@@ -194,8 +222,7 @@ def test_outputs_may_be_flytes_own_file(agent: GlueAgent) -> None:
 def test_outputs_that_are_none_fail_the_task(agent: GlueAgent, moto: int, text: str, message: str) -> None:
     task = task_of(outputs={"rows": int}, output_prefix=prefix())
     job = agent.create(task)
-    key = f"{task.output_prefix.removeprefix('s3://glue-runs/')}/outputs.json"
-    connect("s3", f"http://127.0.0.1:{moto}").put_object(Bucket="glue-runs", Key=key, Body=text.encode())
+    put(moto, f"{task.output_prefix}/outputs.json", text.encode())
     resource = agent.get(job, Call())
     assert (resource.phase, resource.code) == (Phase.FAILED, "OutputConversionError")
     assert re.search(message, resource.message)
