@@ -165,7 +165,7 @@ class GlueAgent(AsyncAgent[GlueRun]):
 
     def find(self, task: Task, key: str) -> GlueRun | None:
         """The first run with the key among its arguments: should two processes start one each, both find the same."""
-        name, since = _text(task, "job"), datetime.now(UTC) - _LOOK_BACK
+        name, since = _request(task)["JobName"], datetime.now(UTC) - _LOOK_BACK
 
         def look(client: Any) -> tuple[list[Any], str]:
             found: list[Any] = []

@@ -392,8 +392,11 @@ def test_a_run_that_is_there_is_asked_for_again(agent: GlueAgent, glue_door: Glu
     ],
 )
 def test_a_task_that_cannot_run_fails_for_good(agent: GlueAgent, config: dict[str, Any], message: str) -> None:
+    task = task_of(config=config)
     with pytest.raises(Fail, match=message):
-        agent.create(task_of(config=config))
+        agent.create(task)
+    with pytest.raises(Fail, match=message):  # the service looks first whether there is a run
+        agent.find(task, task.key)
 
 
 def test_a_task_without_a_job_is_refused_when_it_is_written() -> None:
