@@ -155,7 +155,8 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
         return [told[job] for job in jobs]
 
     def delete(self, job: BatchJob, call: Call) -> None:
-        self._ask(call, job.region, lambda client: client.terminate_job(jobId=job.id, reason=_WHY))
+        asked = {"jobId": job.id, "reason": _WHY}
+        self._ask(call, job.region, lambda client: client.terminate_job(**asked), is_missing=_is_missing)
 
     def links(self, job: BatchJob) -> Sequence[LogLink]:
         uri = f"{console(job.region)}/batch/home?region={job.region}#jobs/detail/{job.id}"
@@ -239,6 +240,10 @@ def _place_of(task: Task) -> str:
 
 def _gone(job: BatchJob) -> NotFound:
     return NotFound(f"AWS Batch has no job {job.id} in {job.region} any more.")
+
+
+def _is_missing(code: str, message: str) -> bool:
+    return code == "ClientException" and ("not found" in message or "does not exist" in message)
 
 
 def _has_no_queue(code: str, _message: str) -> bool:

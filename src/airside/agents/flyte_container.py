@@ -64,6 +64,7 @@ def place_of(task: Task, words: Sequence[str]) -> str:
     """
     prefix = task.output_prefix.rstrip("/")
     told = words[words.index(_OUTPUT_PREFIX) + 1 :][:1] if _OUTPUT_PREFIX in words else []
-    if told and prefix and (told[0].rstrip("/") == prefix or told[0].startswith(f"{prefix}/")):
-        return told[0].rstrip("/")
+    place = told[0].rstrip("/") if told else ""
+    if prefix and (place == prefix or place.startswith(f"{prefix}/")) and ".." not in place.split("/"):
+        return place
     return prefix if told or task.interface.outputs else ""

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 
 import boto3
 import pytest
+from botocore.loaders import Loader
 
 REGION = "eu-west-1"
 KEYS = {"aws_access_key_id": "AKIDTESTING", "aws_secret_access_key": "testing-secret-key"}
@@ -33,6 +34,15 @@ NAMES = {
     "CreateTransformJob": "TransformJobName",
     "CreateHyperParameterTuningJob": "HyperParameterTuningJobName",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def descriptions_are_read_once() -> Iterator[None]:
+    """The SDK reads its descriptions of a service, some megabytes, once and not for each test's client."""
+    loader = Loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda _path=None: loader)
+        yield
 
 
 @pytest.fixture(autouse=True)

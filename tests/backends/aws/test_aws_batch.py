@@ -297,6 +297,9 @@ def test_a_job_is_terminated_and_told_so(agent: AWSBatchAgent, door: Any) -> Non
     job = agent.create(task_of())
     agent.delete(job, Call())
     assert door.calls("/v1/terminatejob") == [{"jobId": job.id, "reason": "Cancelled by Airside"}]
+    door.answer("/v1/terminatejob", 404, {"message": f"Job {job.id} not found"}, x_amzn_errortype="ClientException")
+    with pytest.raises(NotFound):
+        agent.delete(job, Call())
 
 
 def test_log_lines_and_last_words_come_from_cloudwatch(
