@@ -10,10 +10,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from tests.backends.aws.conftest import connect, outputs_pb
@@ -152,25 +152,20 @@ DEPLOYMENT = {
     "gone_model": {"model_name": f"deployed-{TOKEN}"},
 }
 MAKE = """
-import base64, contextlib, json, runpy, sys
+import base64, importlib, json, runpy, sys
 
-script, file, folder, inputs = sys.argv[1:]
+script, file, folder, inputs, told = sys.argv[1:]
 made = {}
 for name, given in json.loads(inputs).items():
     sys.argv = [script, file, name, json.dumps(given), folder + "/template", folder + "/inputs"]
     runpy.run_path(script)
     made[name] = [base64.b64encode(open(folder + "/" + one, "rb").read()).decode() for one in ("template", "inputs")]
-json.dump(made, open(folder + "/made", "w"))
-"""
-ASKED = """
-import importlib, json, sys
 from flytekitplugins.awssagemaker_batch_transform import connector as transform
 from flytekitplugins.awssagemaker_hyperparameter_tuning import connector as tuning
 from flytekitplugins.awssagemaker_inference_recommender import connector as recommender
 from flytekitplugins.awssagemaker_processing import connector as processing
 from flytekitplugins.awssagemaker_training import connector as training
 
-told = json.loads(sys.argv[1])
 makers = {
     "sagemaker-training-job": training._build_outputs, "sagemaker-processing-job": processing._build_outputs,
     "sagemaker-transform-job": transform._build_outputs,
@@ -179,7 +174,8 @@ makers = {
 }
 parts = ("training", "processing", "batch_transform", "hyperparameter_tuning", "inference_recommender")
 names = [importlib.import_module("flytekitplugins.awssagemaker_" + part).__all__ for part in parts]
-print(json.dumps([names, [makers[kind](one) for kind, one in told]]))
+outputs = [makers[kind](one) for kind, one in json.loads(told)]
+json.dump([made, names, outputs], open(folder + "/made", "w"))
 """
 WHEN = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 DESCRIPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -252,19 +248,29 @@ AIRSIDE = str(Path(sys.executable).with_name("airside"))
 pytestmark = pytest.mark.may_block
 
 
+class Plugin(NamedTuple):
+    """What flytekit's plugin makes: templates and inputs by task, the names of its classes, outputs."""
+
+    made: Mapping[str, list[bytes]]
+    names: Sequence[str]
+    outputs: Sequence[Any]
+
+
 @pytest.fixture(scope="module")
-def made(environment: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[bytes]]:
-    """The templates and inputs of the plugin's tasks, by their names, made in one process; their run is RUN."""
+def plugin(environment: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Plugin:
+    """All that is asked of the plugin, in one process."""
     python, folder = environment("flytekit-plugins", PLUGIN) / "bin" / "python", tmp_path_factory.mktemp("made")
     (folder / "wf.py").write_text(WITH_FLYTEKIT)
     script = Path(__file__).parents[1] / "plugins" / "make_flytekit.py"
     names = [*(kind.removeprefix("sagemaker-").replace("-", "_") for kind in KINDS), "describe"]
     inputs: dict[str, dict[str, str]] = {name: {"run": RUN} for name in names} | DEPLOYMENT
-    argv = [python, "-c", MAKE, script, folder / "wf.py", folder, json.dumps(inputs)]
+    descriptions = json.dumps(DESCRIPTIONS, default=lambda one: one.isoformat())
+    argv = [python, "-c", MAKE, script, folder / "wf.py", folder, json.dumps(inputs), descriptions]
     done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads((folder / "made").read_text())
-    return {name: [base64.b64decode(one) for one in both] for name, both in told.items()}
+    made, names, outputs = json.loads((folder / "made").read_text())
+    decoded = {name: [base64.b64decode(one) for one in both] for name, both in made.items()}
+    return Plugin(decoded, [name for one in names for name in one], outputs)
 
 
 async def test_every_task_of_the_plugin_runs_unchanged(
@@ -272,7 +278,7 @@ async def test_every_task_of_the_plugin_runs_unchanged(
     door: Any,
     start_service: Callable[..., Any],
     wire: Wire,
-    made: Mapping[str, list[bytes]],
+    plugin: Plugin,
     tmp_path: Path,
 ) -> None:
     service = await start_service(SageMakerJobsAgent(), BotoAgent())
@@ -287,7 +293,7 @@ async def test_every_task_of_the_plugin_runs_unchanged(
         door.answer("DescribeHyperParameterTuningJob", 200, tuned)
     for task_type in KINDS:
         name = task_type.removeprefix("sagemaker-").replace("-", "_")
-        template, inputs = (one.replace(RUN.encode(), run.encode()) for one in made[name])
+        template, inputs = (one.replace(RUN.encode(), run.encode()) for one in plugin.made[name])
         prefix = tmp_path / wire / name / "0"
         prefix.mkdir(parents=True)  # what a container would write there
         (prefix / "outputs.pb").write_bytes(outputs_pb(o0=11))
@@ -310,7 +316,7 @@ async def test_every_task_of_the_plugin_runs_unchanged(
     assert {"Key": "team", "Value": "a"} in by_function["Tags"]
     processed = [one["ProcessingJobName"] for one in door.calls("CreateProcessingJob")]
     assert (processed[0], processed[1][:8]) == (f"{run}-clean", "flights-")
-    template, inputs = (one.replace(RUN.encode(), b"known-train") for one in made["describe"])
+    template, inputs = (one.replace(RUN.encode(), b"known-train") for one in plugin.made["describe"])
     outside.create_training_job(**{**trained[0], "TrainingJobName": "known-train"})
     handle = await client.create("boto", template=template, inputs=inputs, prefix=f"{tmp_path}/{wire}/describe/0")
     resource = await client.get(handle, "boto")
@@ -323,14 +329,14 @@ async def test_a_deployment_is_made_asked_and_taken_down_again(
     door: Any,
     start_service: Callable[..., Any],
     wire: Wire,
-    made: Mapping[str, list[bytes]],
+    plugin: Plugin,
     tmp_path: Path,
 ) -> None:
     service = await start_service(SageMakerAgent(), BotoAgent())
     client = RawClient(service.channel, wire)
 
     async def run(name: str, token: str = TOKEN, task_type: str = "boto") -> str:
-        template, inputs = (one.replace(TOKEN.encode(), token.encode()) for one in made[name])
+        template, inputs = (one.replace(TOKEN.encode(), token.encode()) for one in plugin.made[name])
         prefix = f"{tmp_path}/{wire}/{name}/0"
         handle = await client.create(task_type, template=template, inputs=inputs, prefix=prefix)
         while not Phase((resource := await client.get(handle, task_type)).phase).is_terminal:
@@ -359,15 +365,10 @@ async def test_a_deployment_is_made_asked_and_taken_down_again(
     assert outside.list_models(NameContains=model)["Models"] == []
 
 
-def test_classes_and_outputs_are_those_of_the_plugin(environment: Callable[..., Path]) -> None:
-    python = environment("flytekit-plugins", PLUGIN) / "bin" / "python"
-    told = json.dumps(DESCRIPTIONS, default=lambda one: one.isoformat())
-    done = subprocess.run([str(python), "-c", ASKED, told], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    names, outputs = json.loads(done.stdout)
-    wanted = {name for one in names for name in one if not name.endswith(("Connector", "Metadata"))}
+def test_classes_and_outputs_are_those_of_the_plugin(plugin: Plugin) -> None:
+    wanted = {name for name in plugin.names if not name.endswith(("Connector", "Metadata"))}
     assert [name for name in sorted(wanted) if not hasattr(sagemaker_job_tasks, name)] == []
-    assert [KINDS[kind].outputs(one) for kind, one in DESCRIPTIONS] == outputs
+    assert [KINDS[kind].outputs(one) for kind, one in DESCRIPTIONS] == plugin.outputs
 
 
 def test_the_example_of_the_documentation_runs(moto: int, door: Any, tmp_path: Path) -> None:
