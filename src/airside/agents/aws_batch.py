@@ -7,7 +7,7 @@ of flytekit's plugin for AWS Batch run as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -23,10 +23,12 @@ from airside.agents.aws_batch_request import (
 from airside.agents.aws_batch_states import facts, log_place, phase_of, reason_for
 from airside.agents.aws_sizes import size_of
 from airside.agents.cloudwatch_logs import last_words, lines_of, log_link
-from airside.agents.flyte_container import place_of, rendered
+from airside.agents.flyte_container import kinds_of, place_of, rendered
+from airside.agents.s3_outputs import container_outputs
 from airside.model import (
     AirsideError,
     Call,
+    ConversionError,
     LogLine,
     LogLink,
     NotFound,
@@ -52,6 +54,7 @@ class BatchJob:
     id: str
     region: str
     place: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 class AWSBatchAgent(AsyncAgent[BatchJob]):
@@ -94,7 +97,7 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             memory=options.memory,
             public_ip=options.public_ip,
         )
-        self._aws = Aws(options.place)
+        self._aws = Aws(options.place, "batch")
 
     def close(self) -> None:
         self._aws.close()
@@ -120,7 +123,7 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             return client.submit_job(**asked.job)["jobId"], client.meta.region_name
 
         job_id, region = self._ask(task, _region_of(task), submit, creating=True)
-        return BatchJob(job_id, region, _place_of(task))
+        return _job(task, job_id, region)
 
     def find(self, task: Task, key: str) -> BatchJob | None:
         """The first job of the key's name: should two processes make one at once, both find the same."""
@@ -140,7 +143,7 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             return None
         named = [one for one in shown if one["jobName"] == name]
         first = min(named, key=lambda one: (one.get("createdAt", 0), one["jobId"]), default=None)
-        return None if first is None else BatchJob(first["jobId"], region, _place_of(task))
+        return None if first is None else _job(task, first["jobId"], region)
 
     def get(self, job: BatchJob, call: Call) -> Resource:
         return self._judge(job, self._describe(job, call), call)
@@ -185,13 +188,17 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
         )
         if not resource.phase.is_terminal:
             return resource
-        outputs = OutputsAt(job.place) if job.place else None
         if resource.phase is Phase.SUCCEEDED:
-            return replace(resource, message="", outputs=outputs or {})
+            try:
+                outputs = container_outputs(self._aws, call, job.region, job.place, job.outputs)
+            except ConversionError as exc:
+                return replace(resource, phase=Phase.FAILED, code="OutputConversionError", message=str(exc))
+            return replace(resource, message="", outputs=outputs)
         in_time = call.remaining is None or call.remaining > _TO_SPARE
         last = last_words(self._aws, call, job.region, place) if place.stream and in_time else ""
         reason = reason_for(told, last)
-        return replace(resource, phase=reason.phase, code=reason.code, message=reason.message, outputs=outputs)
+        document = OutputsAt(job.place) if job.place else None
+        return replace(resource, phase=reason.phase, code=reason.code, message=reason.message, outputs=document)
 
     # -- asking Batch -----------------------------------------------------------------------------------------------
 
@@ -202,7 +209,13 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
         except AirsideError as exc:  # the jobs of another region are not to suffer from it
             return dict.fromkeys(jobs, exc)
         shown = {one["jobId"]: one for one in answer["jobs"]}
-        return {job: self._judge(job, shown[job.id], call) if job.id in shown else _gone(job) for job in jobs}
+        return {job: self._one_of(job, shown.get(job.id), call) for job in jobs}
+
+    def _one_of(self, job: BatchJob, told: Any, call: Call) -> Resource | Exception:
+        try:
+            return self._judge(job, told, call) if told is not None else _gone(job)
+        except AirsideError as exc:
+            return exc
 
     def _describe(self, job: BatchJob, call: Call) -> Any:
         answer = self._ask(call, job.region, lambda client: client.describe_jobs(jobs=[job.id]))
@@ -234,8 +247,9 @@ def _region_of(task: Task) -> str:
     return check_region(str(task.config.get("region") or ""))
 
 
-def _place_of(task: Task) -> str:
-    return place_of(task, rendered(task, task.container.args)) if task.container is not None else place_of(task, ())
+def _job(task: Task, job_id: str, region: str) -> BatchJob:
+    words = rendered(task, task.container.args if task.container is not None else ())
+    return BatchJob(job_id, region, place_of(task, words), kinds_of(task, words))
 
 
 def _gone(job: BatchJob) -> NotFound:

@@ -6,7 +6,7 @@ The task's key is the request's token, so ECS itself starts one task for an atte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -26,10 +26,12 @@ from airside.agents.ecs_task_request import (
     run_of,
 )
 from airside.agents.ecs_task_states import facts, phase_of, reason_for, runtime_of, succeeded
-from airside.agents.flyte_container import place_of, rendered
+from airside.agents.flyte_container import kinds_of, place_of, rendered
+from airside.agents.s3_outputs import container_outputs
 from airside.model import (
     AirsideError,
     Call,
+    ConversionError,
     Fail,
     LogLine,
     LogLink,
@@ -62,6 +64,7 @@ class ECSJob:
     log_group: str = ""
     log_prefix: str = ""
     place: str = ""
+    outputs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -153,6 +156,7 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
             log = log_of(definition, str(config.get("container") or ""))
             answer = client.run_task(**run_of(task, config, definition, log.container, cluster, self._defaults))
             made = _started(answer)
+            words = rendered(task, task.container.args if task.container is not None else ())
             return ECSJob(
                 arn=made["taskArn"],
                 cluster=made.get("clusterArn") or cluster,
@@ -160,7 +164,8 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
                 container=log.container,
                 log_group=log.group,
                 log_prefix=log.prefix,
-                place=place_of(task, rendered(task, task.container.args if task.container is not None else ())),
+                place=place_of(task, words),
+                outputs=kinds_of(task, words),
             )
 
         return self._ask(task, check_region(str(config.get("region") or "")), start, creating=True)
@@ -205,15 +210,18 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
         phase, info, links = phase_of(told["lastStatus"]), facts(told, job.container, job.region), self.links(job)
         if not phase.is_terminal:
             return Resource(phase, message=str(told.get("stoppedReason") or ""), links=links, info=info)
-        outputs = OutputsAt(job.place) if job.place else None
         if succeeded(told, job.container):
-            return Resource(Phase.SUCCEEDED, outputs=outputs or {}, links=links, info=info)
+            try:
+                outputs = container_outputs(self._aws, call, job.region, job.place, job.outputs)
+            except ConversionError as exc:
+                return Resource(Phase.FAILED, message=str(exc), code="OutputConversionError", links=links, info=info)
+            return Resource(Phase.SUCCEEDED, outputs=outputs, links=links, info=info)
         place = _log_place(job, told)
         in_time = call.remaining is None or call.remaining > _TO_SPARE
         last = last_words(self._aws, call, job.region, place) if place.stream and in_time else ""
         reason = reason_for(told, job.container, last)
         resource = Resource(reason.phase, message=reason.message, code=reason.code, links=links, info=info)
-        return replace(resource, outputs=outputs)
+        return replace(resource, outputs=OutputsAt(job.place) if job.place else None)
 
     # -- asking ECS -------------------------------------------------------------------------------------------------
 
@@ -225,7 +233,13 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
         except AirsideError as exc:  # the tasks of another cluster are not to suffer from it
             return {job.arn: exc for job in jobs}
         shown = {one["taskArn"]: one for one in answer["tasks"]}
-        return {job.arn: self._judge(job, shown[job.arn], call) if job.arn in shown else _gone(job) for job in jobs}
+        return {job.arn: self._one_of(job, shown.get(job.arn), call) for job in jobs}
+
+    def _one_of(self, job: ECSJob, told: Any, call: Call) -> Resource | Exception:
+        try:
+            return self._judge(job, told, call) if told is not None else _gone(job)
+        except AirsideError as exc:
+            return exc
 
     def _describe(self, job: ECSJob, call: Call) -> Any:
         asked = {"cluster": job.cluster, "tasks": [job.arn]}

@@ -74,8 +74,8 @@ class ECSConfig:
 class ECSTask(TaskTemplate):
     """A task that runs its container as a task of Amazon ECS.
 
-    `{{.inputs.NAME}}` in command, arguments and environment stands for an input. Outputs are what the container writes
-    to `outputs.pb` under its output prefix, as one made for Flyte does.
+    `{{.inputs.NAME}}` in command, arguments and environment stands for an input. Outputs are what the container leaves
+    under its output prefix: in `outputs.json`, else in `outputs.pb`, as one made for Flyte does.
 
     >>> from airside import Container, kwtypes
     >>> task = ECSTask(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from airside.agents.json_values import Kind, kind_of
 from airside.agents.placeholders import render
 from airside.model import Container, Fail, Task
 
@@ -68,3 +69,15 @@ def place_of(task: Task, words: Sequence[str]) -> str:
     if prefix and (place == prefix or place.startswith(f"{prefix}/")) and ".." not in place.split("/"):
         return place
     return prefix if told or task.interface.outputs else ""
+
+
+def kinds_of(task: Task, words: Sequence[str]) -> dict[str, Kind]:
+    """The kinds of the outputs that a container may tell in JSON; none if it is told to write them as flytekit does.
+
+    >>> from airside.model import Interface, TaskType
+    >>> kinds_of(Task(type=TaskType("a"), interface=Interface(outputs={"n": int})), ["count"])
+    {'n': 'int'}
+    """
+    if _OUTPUT_PREFIX in words:
+        return {}
+    return {name: kind_of(annotation) for name, annotation in task.interface.outputs.items()}

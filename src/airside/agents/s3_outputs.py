@@ -63,6 +63,20 @@ def read_outputs(
     return _typed(data, declared, place)
 
 
+def container_outputs(
+    aws: Aws, call: Call, region: str, place: str, declared: Mapping[str, Kind]
+) -> Mapping[str, Any] | OutputsAt:
+    """The outputs of a container: none without a place, `outputs.json` if it may have left that, else `outputs.pb`.
+
+    Raises `ConversionError` for what is no output.
+    """
+    if not place:
+        return {}
+    if not declared or not _PLACE.match(place):
+        return OutputsAt(place)
+    return read_outputs(aws, call, region, place, declared)
+
+
 def error_at(aws: Aws, call: Call, region: str, place: str) -> OutputsAt | None:
     """Where a job that failed has left `error.pb`; None if it has not, or if that cannot be told."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from typing import Any
 
 import pytest
@@ -291,6 +292,21 @@ def test_outputs_are_where_the_container_was_told_to_leave_them(agent: AWSBatchA
     assert agent.get(made, Call()).outputs == OutputsAt("s3://runs/a/0/0")
     plain = agent.create(task_of(output_prefix="s3://runs/a/0"))
     assert agent.get(plain, Call()).outputs == {}
+
+
+async def test_a_container_may_tell_its_outputs_in_json(batch_queue: Any, moto: int, door: Any) -> None:
+    s3 = connect("s3", f"http://127.0.0.1:{moto}")
+    s3.create_bucket(Bucket="batch-runs", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    task = AWSBatchTask(name="count", container=Container(image="busybox:1"), outputs=kwtypes(n=int, day=date))
+    told = {"good": b'{"n": 7, "day": "2024-01-02"}', "bad": b'{"n": 7}'}
+    ended = {}
+    async with harness(AWSBatchAgent(), options={"queue": "flights"}) as h:
+        for name, body in told.items():
+            s3.put_object(Bucket="batch-runs", Key=f"{name}/0/outputs.json", Body=body)
+            ended[name] = await h.finish(await h.create(task=task, output_prefix=f"s3://batch-runs/{name}/0"))
+    assert (ended["good"].phase, dict(ended["good"].outputs)["n"]) == (Phase.SUCCEEDED, 7)
+    assert (ended["bad"].phase, ended["bad"].code) == (Phase.FAILED, "OutputConversionError")
+    assert "outputs.day: not in outputs.json" in ended["bad"].message
 
 
 def test_a_job_is_terminated_and_told_so(agent: AWSBatchAgent, door: Any) -> None:

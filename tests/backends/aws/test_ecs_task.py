@@ -22,7 +22,19 @@ from airside import kwtypes
 from airside.agents import cloudwatch_logs
 from airside.agents.ecs_task import ECSConfig, ECSJob, ECSTask, ECSTaskAgent
 from airside.agents.ecs_task_states import STATES, STOPS
-from airside.model import Call, Connection, Container, Fail, NotFound, OutputsAt, Phase, Retry, Task, TaskType
+from airside.model import (
+    Call,
+    Connection,
+    Container,
+    Fail,
+    Interface,
+    NotFound,
+    OutputsAt,
+    Phase,
+    Retry,
+    Task,
+    TaskType,
+)
 from airside.testing import harness
 from airside.testing.client import Wire
 
@@ -290,6 +302,25 @@ def test_outputs_are_where_the_container_was_told_to_leave_them(agent: ECSTaskAg
     for code in (0, 1):
         door.answer("DescribeTasks", 200, told(made, "STOPPED", **EXITED, main={"exitCode": code}))
         assert agent.get(made, Call()).outputs == OutputsAt("s3://runs/a/0")
+
+
+@pytest.mark.parametrize(
+    ("body", "phase", "code"),
+    [(b'{"n": 7}', Phase.SUCCEEDED, ""), (b"7", Phase.FAILED, "OutputConversionError"), (None, Phase.SUCCEEDED, "")],
+)
+def test_a_container_may_tell_its_outputs_in_json(
+    agent: ECSTaskAgent, moto: int, door: Any, body: bytes | None, phase: Phase, code: str
+) -> None:
+    s3, run = connect("s3", f"http://127.0.0.1:{moto}"), f"ecs-{time.time_ns()}"
+    s3.create_bucket(Bucket=run, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    made = agent.create(task_of(output_prefix=f"s3://{run}/0", interface=Interface(outputs={"n": int})))
+    if body is not None:
+        s3.put_object(Bucket=run, Key="0/outputs.json", Body=body)
+    door.answer("DescribeTasks", 200, told(made, "STOPPED", **EXITED, main={"exitCode": 0}))
+    resource = agent.get(made, Call())
+    assert (resource.phase, resource.code) == (phase, code)
+    if phase is Phase.SUCCEEDED:
+        assert resource.outputs == ({"n": 7} if body else OutputsAt(f"s3://{run}/0"))
 
 
 def test_a_task_is_stopped_and_told_so(agent: ECSTaskAgent, door: Any) -> None:
