@@ -21,9 +21,9 @@ from airside.agents.aws_batch_request import (
     queue_of,
 )
 from airside.agents.aws_batch_states import facts, log_place, phase_of, reason_for
-from airside.agents.aws_sizes import size_of
 from airside.agents.cloudwatch_logs import last_words, lines_of, log_link
 from airside.agents.flyte_container import kinds_of, place_of, rendered
+from airside.agents.quantities import amount, size
 from airside.agents.s3_outputs import container_outputs
 from airside.model import (
     AirsideError,
@@ -84,10 +84,13 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
         memory: str = "2Gi"
         public_ip: bool = False
 
+        def __post_init__(self) -> None:
+            amount(self.cpu)
+            size(self.memory)
+
     def open(self, options: Options) -> None:
         if (missing := missing_extra(self)) is not None:
             raise missing
-        size_of(None, options.cpu, options.memory)
         self._options = options
         self._defaults = Defaults(
             queue=options.queue,

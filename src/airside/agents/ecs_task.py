@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from airside.agents.aws import AccountOptions, Aws, check_region, code_of, console
-from airside.agents.aws_sizes import size_of
 from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
 from airside.agents.ecs_task_request import (
     EC2,
@@ -27,6 +26,7 @@ from airside.agents.ecs_task_request import (
 )
 from airside.agents.ecs_task_states import facts, phase_of, reason_for, runtime_of, succeeded
 from airside.agents.flyte_container import kinds_of, place_of, rendered
+from airside.agents.quantities import amount, size
 from airside.agents.s3_outputs import container_outputs
 from airside.model import (
     AirsideError,
@@ -108,7 +108,8 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
         def __post_init__(self) -> None:
             if self.launch_type not in (FARGATE, EC2, EXTERNAL):
                 raise ValueError("launch_type is FARGATE, EC2 or EXTERNAL")
-            size_of(None, self.cpu, self.memory)
+            amount(self.cpu)
+            size(self.memory)
 
     def open(self, options: Options) -> None:
         if (missing := missing_extra(self)) is not None:
