@@ -28,19 +28,19 @@ def aws(door: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def write(moto: int) -> Write:
-    """Write lines, given with their milliseconds, to a stream of the group `flights`."""
+    """Write lines, given with their milliseconds, to a stream of the group `flight-logs`."""
     logs = connect("logs", f"http://127.0.0.1:{moto}")
     begin = int(time.time() * 1000) - 60_000
 
     def put(stream: str, *lines: tuple[int, str], ended_at: float | None = 1.0) -> LogPlace:
         for make, more in ((logs.create_log_group, {}), (logs.create_log_stream, {"logStreamName": stream})):
             try:
-                make(logGroupName="flights", **more)
+                make(logGroupName="flight-logs", **more)
             except logs.exceptions.ResourceAlreadyExistsException:
                 continue
         events = [{"timestamp": begin + at, "message": text} for at, text in lines]
-        logs.put_log_events(logGroupName="flights", logStreamName=stream, logEvents=events)
-        return LogPlace("flights", stream, ended_at)
+        logs.put_log_events(logGroupName="flight-logs", logStreamName=stream, logEvents=events)
+        return LogPlace("flight-logs", stream, ended_at)
 
     return put
 
@@ -62,8 +62,8 @@ def test_lines_are_followed_until_the_job_ends(aws: Aws, write: Write) -> None:
     stream = f"follow-{time.time_ns()}"
     looks = iter(
         [
-            lambda: LogPlace("flights"),  # it has no stream yet
-            lambda: LogPlace("flights", stream),  # and then one in which nothing is yet
+            lambda: LogPlace("flight-logs"),  # it has no stream yet
+            lambda: LogPlace("flight-logs", stream),  # and then one in which nothing is yet
             lambda: write(stream, (1, "one"), ended_at=None),
             lambda: write(stream, (2, "two"), ended_at=1.0),
         ]
@@ -88,7 +88,7 @@ def test_a_job_that_has_just_ended_is_waited_for(aws: Aws, write: Write, monkeyp
 
 
 def test_a_job_without_a_log_has_no_lines(aws: Aws) -> None:
-    assert texts(aws, lambda: LogPlace("flights", ended_at=1.0)) == []
+    assert texts(aws, lambda: LogPlace("flight-logs", ended_at=1.0)) == []
     assert texts(aws, lambda: LogPlace("never", "made", ended_at=1.0)) == []
 
 
@@ -101,7 +101,7 @@ def test_the_last_words_are_the_last_line_that_says_anything(aws: Aws, write: Wr
 
 def test_what_cannot_be_read_is_told(aws: Aws, write: Write, door: Any) -> None:
     with pytest.raises(Fail, match="'yesterday' is no place in this log"):
-        texts(aws, lambda: LogPlace("flights", "a", 1.0), after="yesterday")
+        texts(aws, lambda: LogPlace("flight-logs", "a", 1.0), after="yesterday")
     place = write(f"throttled-{time.time_ns()}", (1, "one"))
     door.answer("GetLogEvents", 400, {"__type": "ThrottlingException", "message": "slower"}, Retry_After="4")
     with pytest.raises(Retry) as raised:
