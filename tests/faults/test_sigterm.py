@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,23 +77,22 @@ class Tally:
 
 
 @contextmanager
-def replica(folder: Path, form: Form) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def replica(folder: Path, form: Form) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     flags = ["--port", "0", "--metrics-port", "-1", "--modules", "filed", "--drain-delay", str(form.drain_delay)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRSIDE_")}
     command = [AIRSIDE, "serve", *flags]
-    process = subprocess.Popen(command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    try:
-        for line in process.stderr:
-            if found := re.search(r"serving on port (\d+)", line):
-                yield process, int(found[1])
-                break
-        else:
-            pytest.fail("the service did not start")
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".log") as log:  # a pipe that nobody reads fills up
+        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        try:
+            until = time.monotonic() + 60
+            while not (found := re.search(r"serving on port (\d+)", Path(log.name).read_text())):
+                assert process.poll() is None, Path(log.name).read_text()
+                assert time.monotonic() < until, "the service did not start"
+                time.sleep(0.05)
+            yield process, int(found[1])
+        finally:
+            process.kill()
+            process.wait()
 
 
 async def call(stub: AsyncAgentServiceStub, number: int, tally: Tally) -> None:
