@@ -354,8 +354,8 @@ async def test_progress_tells_each_change_once_with_links_and_without_secrets() 
 # -- cancelling and leaving ----------------------------------------------------------------------------------------
 
 
-async def _started(agent: Jobs, **settings: Any) -> tuple[LocalRun, asyncio.Task[Any]]:
-    local = LocalRun(PLAIN, {}, adapt(agent), **settings)
+async def _started(agent: Jobs, template: TaskTemplate = PLAIN, **settings: Any) -> tuple[LocalRun, asyncio.Task[Any]]:
+    local = LocalRun(template, {}, adapt(agent), **settings)
     task = asyncio.create_task(local.finish())
     async with asyncio.timeout(5):
         while not agent.asked:
@@ -393,6 +393,20 @@ async def test_a_job_that_ended_before_the_cancel_keeps_its_result() -> None:
     local.cancel()
     assert (await task).phase is Phase.SUCCEEDED
     assert agent.deleted == []
+
+
+async def test_a_cancel_goes_on_though_the_outputs_of_the_job_that_ended_before_it_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    await asyncio.to_thread(storage.write, str(tmp_path / "outputs.pb"), pack({"o0": 2.5}).data)
+    agent = Jobs(RUNNING)
+    local, task = await _started(agent, template=TaskTemplate(name="t", task_type="jobs", outputs=kwtypes(o0=float)))
+    away = Resource(Phase.SUCCEEDED, outputs=OutputsAt("/dev/null/none"))
+    agent.answers = [away, away, Resource(Phase.SUCCEEDED, outputs=OutputsAt(str(tmp_path)))]
+    local.cancel()
+    async with asyncio.timeout(30):
+        outcome = await task
+    assert (outcome.phase, outcome.outputs, agent.deleted) == (Phase.SUCCEEDED, {"o0": 2.5}, [])
 
 
 async def test_a_job_that_the_backend_forgets_after_the_delete_is_over() -> None:

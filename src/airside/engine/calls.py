@@ -154,6 +154,8 @@ async def _delete(order: Order) -> Observation:
         if verdict is not None and verdict.dead:
             return Deleted(attempt)
         over = await _last_look(order)
+        if isinstance(over, Faulted):  # it is over, but its outputs cannot be read now
+            return DeleteFailed(attempt, over.text, after=over.after)
         if over is not None:
             return over
     try:
