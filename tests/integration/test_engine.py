@@ -154,7 +154,7 @@ async def test_failures(store: Path, scripts: dict[str, Any], code: str, creates
 
 
 async def test_cancel(store: Path) -> None:
-    agent = scripted(get=[RUNNING] * 3 + [Resource(Phase.ABORTED)])
+    agent = scripted(get=[RUNNING] * 6 + [Resource(Phase.ABORTED)])
     async with Engine(store, agents=[agent]) as engine:
         job = await engine.submit(TASK)
         await until(lambda: len(agent.calls("get")) == 2)
