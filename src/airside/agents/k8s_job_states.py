@@ -31,6 +31,15 @@ POD_PHASES: Mapping[str, Phase] = {
 }
 """Every phase of a pod, as the phase of a Job that is not over."""
 
+DISRUPTIONS: Mapping[str, tuple[str, str]] = {
+    "DeletionByPodGC": ("NodeFailed", "its node is gone"),
+    "DeletionByTaintManager": ("NodeFailed", "its node may no longer run it"),
+    "EvictionByEvictionAPI": ("Evicted", "evicted from its node, as when one is drained"),
+    "PreemptionByScheduler": ("Preempted", "another pod took its place"),
+    "TerminationByKubelet": ("NodeFailed", "its node ended it"),
+}
+"""Why a cluster ends a pod of its own accord: the code, and the reason in words."""
+
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _STUCK = (*_PULLING, "CreateContainerConfigError", "CreateContainerError", "RegistryUnavailable")
 _NODE = ("NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "UnexpectedAdmissionError")
@@ -139,10 +148,10 @@ def _why(pod: Any, info: Mapping[str, Any]) -> Resource:
     reason, words = pod.status.reason or "", _words(pod.status.message)
     if reason == "Evicted":
         return Resource(Phase.RETRYABLE_FAILED, message=f"evicted from its node: {words}", code="Evicted", info=info)
-    if reason == "Preempting" or _disrupted(pod):
-        return Resource(
-            Phase.RETRYABLE_FAILED, message=f"another pod took its place: {words}", code="Preempted", info=info
-        )
+    disruption = "PreemptionByScheduler" if reason == "Preempting" else _disruption(pod)
+    if disruption in DISRUPTIONS:
+        code, told = DISRUPTIONS[disruption]
+        return Resource(Phase.RETRYABLE_FAILED, message=f"{told}: {words}".rstrip(": "), code=code, info=info)
     if reason in _NODE:
         return Resource(
             Phase.RETRYABLE_FAILED, message=f"its node failed ({reason}): {words}", code="NodeFailed", info=info
@@ -172,11 +181,10 @@ def _container_failed(pod: Any, state: Any, ended: Any, info: Mapping[str, Any])
     return Resource(Phase.RETRYABLE_FAILED, message=message, code="ContainerFailed", info=info)
 
 
-def _disrupted(pod: Any) -> bool:
-    return any(
-        one.type == "DisruptionTarget" and one.status == "True" and one.reason == "PreemptionByScheduler"
-        for one in pod.status.conditions or ()
-    )
+def _disruption(pod: Any) -> str:
+    """Why the cluster ended a pod, as newer versions tell it; empty if it did not."""
+    conditions = pod.status.conditions or ()
+    return next((one.reason or "" for one in conditions if one.type == "DisruptionTarget" and one.status == "True"), "")
 
 
 def _states(pod: Any) -> list[Any]:

@@ -86,6 +86,8 @@ async def test_a_job_goes_from_queued_to_its_outputs(wire: Wire, plane: Any, opt
          "evicted from its node: The node was low on resource: memory."),
         ({"reason": "NodeLost", "message": "Node n1 is gone"}, Phase.RETRYABLE_FAILED, "NodeFailed", "Node n1 is gone"),
         ({"reason": "Preempting", "message": "for another"}, Phase.RETRYABLE_FAILED, "Preempted", "took its place"),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]},
+         Phase.RETRYABLE_FAILED, "Evicted", "as when one is drained"),
         ({"code": 137, "more": {"reason": "OOMKilled"}}, Phase.RETRYABLE_FAILED, "OutOfMemory",
          "it used more memory than its limit of 64Mi"),
         ({"code": 3, "more": {"reason": "Error", "message": "one\nno such table: trips\n"}}, Phase.RETRYABLE_FAILED,
