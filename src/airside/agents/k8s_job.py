@@ -19,6 +19,7 @@ from airside.agents.k8s_job_manifest import (
     KEY_LABEL,
     Defaults,
     K8sJobTask,
+    check_namespace,
     is_key,
     job_name,
     manifest_of,
@@ -171,6 +172,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
             propagation_policy="Foreground", preconditions=client.V1Preconditions(uid=job.uid or None)
         )
         with suppress(NotFound, Conflict), faults():  # gone, or another one of this name
+            self._check(job, call.connection)
             jobs = self._jobs(call.connection)
             ask(jobs.delete_namespaced_job, job.name, job.namespace, body=order, doing="The Job cannot be deleted")
 
@@ -182,6 +184,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         """What the main container prints, as it comes; the cursor is the time of a line."""
         from airside.agents.k8s_job_logs import lines_of
 
+        self._check(job, call.connection)
         pods = self._pods(call.connection)
         selector = f"{KEY_LABEL}={job.name.removeprefix(job_name(''))}"
 
@@ -199,6 +202,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
 
     def _look_safely(self, namespace: str, jobs: Sequence[K8sJob], call: Call) -> Mapping[str, Resource | Exception]:
         try:
+            check_namespace(namespace, self._namespace(call.connection), self._options.namespaces)
             return self._look(namespace, jobs, call)
         except Exception as exc:  # noqa: BLE001 - the Jobs of another namespace are not to suffer from it
             return dict.fromkeys((_id(job) for job in jobs), fault_of(exc))
@@ -272,6 +276,12 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         if not self._options.kubeconfig and own.exists():
             return own.read_text().strip()
         return "default"
+
+    def _check(self, job: K8sJob, connection: Connection | None) -> None:
+        """Whether this may be a Job of ours: handles come from outside, and our account may delete other things."""
+        if not job.uid or job_name("") != job.name[: len(job_name(""))] or not is_key(job.name[len(job_name("")) :]):
+            raise NotFound(f"{job.name!r} is no Job of Airside.")
+        check_namespace(job.namespace, self._namespace(connection), self._options.namespaces)
 
     def _jobs(self, connection: Connection | None) -> Any:
         from kubernetes import client

@@ -102,13 +102,18 @@ def namespace_of(task: Task, default: str, allowed: Sequence[str]) -> str:
     namespace = task.config.get("namespace") or default
     if not isinstance(namespace, str) or not _NAME.match(namespace):
         raise Fail(f"config.namespace: {namespace!r} is no name of a namespace.")
+    check_namespace(namespace, default, allowed)
+    return namespace
+
+
+def check_namespace(namespace: str, default: str, allowed: Sequence[str]) -> None:
+    """`Fail` for a namespace that the service may not use."""
     if namespace != default and namespace not in allowed and "*" not in allowed:
         raise Fail(
             f"Tasks may not use the namespace {namespace!r}: an operator may add it to `namespaces` in the settings of "
             "the agent.",
             code="Forbidden",
         )
-    return namespace
 
 
 def manifest_of(task: Task, namespace: str, defaults: Defaults) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from airside import Container, kwtypes
-from airside.agents.k8s_job import K8sJobAgent, K8sJobTask
+from airside.agents.k8s_job import K8sJob, K8sJobAgent, K8sJobTask
 from airside.model import Call, Connection, NotFound, Phase, Resource, Retry
 from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
@@ -280,6 +280,23 @@ async def test_only_the_jobs_that_are_asked_about_are_listed(options: Options) -
         told = await agent.get_many([elsewhere, *metas[1:3]], Call())
     assert isinstance(told[0], NotFound | Resource)
     assert all(isinstance(one, Resource) for one in told[1:])
+
+
+async def test_a_handle_reaches_no_job_but_airsides_own(plane: Any, options: Options, namespace: str) -> None:
+    pod = {"containers": [{"name": "c", "image": "i"}], "restartPolicy": "Never"}
+    theirs = {"metadata": {"name": "theirs"}, "spec": {"template": {"spec": pod}}}
+    uid = plane.batch.create_namespaced_job(namespace, theirs).metadata.uid
+    async with opened(options) as agent:
+        for forged in (
+            K8sJob(name="theirs", namespace=namespace, uid=uid),
+            K8sJob(name="theirs", namespace=namespace, uid=""),
+        ):
+            await agent.delete(agent.codec.encode(forged), Call())
+        elsewhere = agent.codec.encode(K8sJob(name=f"airside-{'0' * 32}", namespace="kube-system", uid=uid))
+        for ask in (agent.get, agent.delete):
+            with pytest.raises(Retry, match="may not use the namespace 'kube-system'"):
+                await ask(elsewhere, Call())
+    assert plane.batch.read_namespaced_job("theirs", namespace).metadata.deletion_timestamp is None
 
 
 async def test_a_job_that_cannot_be_given_up_leaves_the_others_alone(
