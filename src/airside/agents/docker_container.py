@@ -176,7 +176,7 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
 
     def get(self, job: ContainerJob) -> Resource:
         with faults():
-            return self._resource(job, self._engine.inspect(job.name))
+            return self._resource(job, self._engine.inspect(_own(job)))
 
     def get_many(self, jobs: Sequence[ContainerJob]) -> Sequence[Resource | Exception]:
         """One list of the containers; only those that have ended are looked at one by one."""
@@ -199,12 +199,12 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
     def delete(self, job: ContainerJob) -> None:
         """Stop the container: TERM, then KILL after the grace. It stays, with its log, until it is cleaned up."""
         with suppress(NotFound), faults():
-            self._engine.stop(job.name, self._options.grace)
+            self._engine.stop(_own(job), self._options.grace)
 
     def logs(self, job: ContainerJob, *, after: str, limit: int) -> Iterator[LogLine]:
         """What the container prints, as it comes; the cursor is the time of a line."""
         since = int(instant_of(after).timestamp()) - 1 if after else 0
-        chunks = self._engine.log(job.name, since)
+        chunks = self._engine.log(_own(job), since)
         try:
             for given, line in enumerate(lines_after(chunks, after), 1):
                 yield line
@@ -297,6 +297,13 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
                 is_old = time.time() - folder.stat().st_mtime > self._options.retention
                 if is_old and f"airside-{folder.name}" not in kept:
                     shutil.rmtree(folder)
+
+
+def _own(job: ContainerJob) -> str:
+    """The name of the container. `NotFound` for what is none of Airside's: handles come from outside."""
+    if not (job.name.startswith("airside-") and job.name.removeprefix("airside-").isalnum()):
+        raise NotFound(f"There is no container {job.name}.")
+    return job.name
 
 
 def _container_of(task: Task) -> Container:

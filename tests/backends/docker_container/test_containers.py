@@ -17,9 +17,9 @@ import pytest
 from tests.backends.conftest import AIRSIDE
 
 from airside import Container, File, kwtypes
-from airside.agents.docker_container import ContainerTask, DockerContainerAgent
-from airside.model import Call, Phase
-from airside.sdk.adapt import adapt
+from airside.agents.docker_container import ContainerJob, ContainerTask, DockerContainerAgent
+from airside.model import Call, NotFound, Phase
+from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
 
@@ -133,6 +133,21 @@ async def test_a_container_is_cancelled_and_outlives_the_service(wire: Wire, pod
         async with asyncio.timeout(30):
             while "Exited" not in podman.run("ps", "-a", "--filter", f"name={job.task.key}", "--format", "{{.Status}}"):
                 await asyncio.sleep(0.1)
+
+
+async def test_a_handle_reaches_no_container_but_airsides_own(podman: Any, options: Options) -> None:
+    podman.run("run", "--detach", "--name", "theirs", IMAGE, "sleep", "600")
+    agent = AsyncFace(DockerContainerAgent())
+    await agent.open(read_options(agent.options_type, options, "agents.docker_container"))
+    try:
+        forged = agent.codec.encode(ContainerJob(name="theirs"))
+        await agent.delete(forged, Call())
+        with pytest.raises(NotFound):
+            await agent.get(forged, Call())
+        assert podman.run("inspect", "--format", "{{.State.Status}}", "theirs").strip() == "running"
+    finally:
+        await agent.close()
+        podman.run("rm", "--force", "--time", "0", "theirs")
 
 
 async def test_a_container_that_somebody_paused_can_be_cancelled(podman: Any, options: Options) -> None:
