@@ -1,13 +1,13 @@
 """`snowflake`: a task that is a query of Snowflake, and `SnowflakeTask` to write one.
 
-A query is sent asynchronously under a request id that is made from the task's key. Tasks of flytekit's and Flyte 2's
-Snowflake plugins run as they are.
+A query is sent asynchronously, under a request id and with a tag that are made from the task's key. Tasks of flytekit's
+and Flyte 2's Snowflake plugins run as they are.
 """
 
 from __future__ import annotations
 
 import json
-import time
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airside.agents import snowflake_answers as answers
 from airside.agents.json_values import kind_of
 from airside.agents.snowflake_sessions import Account, Place, Sessions, credentials
-from airside.agents.snowflake_statement import to_statement
+from airside.agents.snowflake_statement import Statement, to_statement
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
     Call,
     ConversionError,
+    Fail,
     LogLink,
     NotFound,
     Phase,
@@ -40,7 +41,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_APPEARS_WITHIN = 60.0  # seconds in which Snowflake must know a query that it has taken
+log = logging.getLogger("airside.agents.snowflake")
+
+_HISTORY = """\
+SELECT query_id FROM TABLE(INFORMATION_SCHEMA.QUERY_HISTORY_BY_USER(RESULT_LIMIT => 10000))
+WHERE query_tag = %s ORDER BY start_time, query_id LIMIT 1"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,6 @@ class Query:
     query_id: str
     account: Account
     outputs: dict[str, Any] = field(default_factory=dict)
-    created: float = 0.0  # seconds since 1970
 
 
 class SnowflakeAgent(AsyncAgent[Query]):
@@ -123,7 +127,6 @@ class SnowflakeAgent(AsyncAgent[Query]):
     requires = MappingProxyType({"snowflake.connector": "snowflake"})
     poll_interval = 5.0
     call_timeout = 60.0  # a login and a question, which the connector itself repeats
-    create_is_idempotent = True  # a request of the same id is the same query
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Options:
@@ -192,16 +195,35 @@ class SnowflakeAgent(AsyncAgent[Query]):
                 cursor.execute_async(statement.sql, statement.parameters, _statement_params=parameters)
                 return str(cursor.sfqid)
 
-        return Query(
-            query_id=self._ask(statement.account, task, submit, creating=True),
-            account=statement.account,
-            outputs={name: kind_of(annotation) for name, annotation in task.interface.outputs.items()},
-            created=time.time(),
-        )
+        return _query(self._ask(statement.account, task, submit, creating=True), statement, task)
+
+    def find(self, task: Task, key: str) -> Query | None:
+        """The query with the tag of this attempt, in the history of its user.
+
+        A request id holds within one session only: in that of another process it is a new query.
+        """
+        del key  # it is in the tag
+        statement = to_statement(task, self._defaults)
+        if not statement.account.database:
+            return None  # the history is asked for in a database
+
+        def look(session: SnowflakeConnection) -> str:
+            with session.cursor() as cursor:
+                row = cursor.execute(_HISTORY, (statement.tag,)).fetchone()
+                return str(row[0]) if isinstance(row, tuple) else ""
+
+        try:
+            query_id = self._ask(statement.account, task, look, creating=True)
+        except Fail as exc:
+            if type(exc.__cause__).__name__ != "ProgrammingError":
+                raise
+            log.warning("the history of queries cannot be read, so a query may be made twice: %s", exc.message)
+            return None
+        return _query(query_id, statement, task) if query_id else None
 
     def get(self, job: Query, call: Call) -> Resource:
         status, error = self._ask(job.account, call, lambda session: _status(session, job.query_id))
-        if status == "NO_DATA" and time.time() - job.created > _APPEARS_WITHIN:
+        if status == "NO_DATA":  # not there yet, or never: the service waits for it for a while
             raise NotFound(f"Snowflake does not know the query {job.query_id}")
         state, links = answers.state_of(status), self.links(job)
         info = answers.facts(job.query_id, job.account.warehouse, None)
@@ -279,6 +301,11 @@ class SnowflakeAgent(AsyncAgent[Query]):
             if session is not None and (answers.is_refused(exc) or session.is_closed()):
                 self._sessions.drop(session)
             raise answers.failure(exc, creating=creating) from exc
+
+
+def _query(query_id: str, statement: Statement, task: Task) -> Query:
+    outputs = {name: kind_of(annotation) for name, annotation in task.interface.outputs.items()}
+    return Query(query_id=query_id, account=statement.account, outputs=outputs)
 
 
 def _status(session: SnowflakeConnection, query_id: str) -> tuple[str, Exception | None]:

@@ -26,7 +26,7 @@ STATES: Mapping[str, State] = {
     "QUEUED": State(Phase.QUEUED, "waits for the warehouse"),
     "RESUMING_WAREHOUSE": State(Phase.WAITING_FOR_RESOURCES, "the warehouse is resuming"),
     "QUEUED_REPARING_WAREHOUSE": State(Phase.WAITING_FOR_RESOURCES, "the warehouse is being repaired"),
-    "NO_DATA": State(Phase.QUEUED),  # not there yet, or never: its age tells
+    "NO_DATA": State(Phase.QUEUED),  # not there yet, or never
     "RUNNING": State(Phase.RUNNING),
     "BLOCKED": State(Phase.RUNNING, "waits for another statement's lock"),
     "RESTARTED": State(Phase.RUNNING, "Snowflake has restarted the query"),

@@ -1,10 +1,13 @@
-"""Snowflake for tests: the emulator `fakesnow`, and a session that looks at it from outside."""
+"""Snowflake for tests: the emulator `fakesnow` behind a door that adds what it lacks, and a session from outside."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import snowflake.connector
@@ -19,10 +22,20 @@ def emulator(environment: Callable[..., Path], start_process: Callable[..., Any]
     folder = environment("fakesnow", "fakesnow[server]==0.12.1", "snowflake-connector-python<5")
     port = free_port()
     start_process([str(folder / "bin" / "fakesnow"), "-s", "-p", str(port), "--host", "127.0.0.1"], port=port)
+    upstream, port = port, free_port()
+    script = Path(__file__).with_name("door.py")
+    start_process([sys.executable, str(script), str(port), str(upstream)], port=port)
     with connect(port) as session, session.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE TABLE trips (id INT, tail VARCHAR, delay FLOAT)")
         cursor.execute("INSERT INTO trips VALUES (1, 'D-AIRS', 1.5), (2, 'D-AIRT', 20.0), (3, 'D-AIRU', 30.0)")
     return port
+
+
+def queries(port: int) -> list[dict[str, str]]:
+    """Every query with a tag that was run: id, tag, sql, session."""
+    with urlopen(f"http://127.0.0.1:{port}/-/queries", timeout=30) as answer:
+        told: list[dict[str, str]] = json.loads(answer.read())
+    return told
 
 
 def connect(port: int) -> SnowflakeConnection:

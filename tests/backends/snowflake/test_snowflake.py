@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -108,30 +106,25 @@ async def test_a_batch_writes_one_row_for_each_element(door: Any, outside: Snowf
     assert written == [(1, "a"), (2, "b")]
 
 
-@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
-async def test_a_service_that_dies_in_a_create_sends_the_same_request_again(door: Any, wire: Wire) -> None:
-    task = query("SELECT 7 AS n", outputs=kwtypes(n=int))
-    with opened(Door(door["port"])) as before:
-        async with harness(SnowflakeAgent, wire=wire, process=True, options={**door, "port": before.port}) as h:
-            before.keep_back.add("/queries/v1/query-request")
-            prefix = f"/tmp/airside-snowflake/{before.port}/0"
-            creating = asyncio.create_task(h.create(task=task, output_prefix=prefix))
-            assert await asyncio.to_thread(before.kept.wait, 60)  # Snowflake has the query; nobody knows of it
-            await h.kill()
-            with pytest.raises(Retry):
-                await creating
-            before.keep_back.clear()
-            before.released.set()
-            await h.restart()
-            job = await h.create(task=task, output_prefix=prefix)
-            assert dict((await h.finish(job)).outputs) == {"n": 7}
-            await h.finish(await h.create(task=task))
-        asked = [one for one in before.calls("/queries/v1/query-request") if one.body["sqlText"] == "SELECT 7 AS n"]
-    first, again, other = (one.query["requestId"] for one in asked)
-    assert first == again == str(uuid.UUID(job.task.key, version=4))
+def test_every_create_of_an_attempt_is_the_same_request(door: Any, fault_proxy: Callable[..., Any]) -> None:
+    proxy = fault_proxy(door["port"], record=True, match="^POST /queries/v1/query-request")
+    agent = SnowflakeAgent()
+    agent.open(agent.Options(**{**door, "port": int(proxy.url.rpartition(":")[2])}))
+    task = query("SELECT 7 AS n")
+    keys = [uuid.uuid4().hex, uuid.uuid4().hex]
+    made = [
+        agent.create(Task(type=task.type, sql=task.sql, config=task.config, key=key))
+        for key in (keys[0], keys[0], keys[1])
+    ]
+    agent.close()
+    asked = [request_of(call) for call in proxy.recorded()]
+    first, again, other = (request_id for request_id, body in asked if body["sqlText"] == "SELECT 7 AS n")
+    assert first == again == str(uuid.UUID(keys[0], version=4))
     assert other != first
-    assert all(one.body["asyncExec"] is True for one in asked)
-    assert json.loads(asked[0].body["parameters"]["QUERY_TAG"])["airside_key"] == job.task.key
+    assert made[0] == made[1] != made[2]
+    bodies = [body for _, body in asked if body["sqlText"] == "SELECT 7 AS n"]
+    assert all(body["asyncExec"] is True for body in bodies)
+    assert json.loads(bodies[0]["parameters"]["QUERY_TAG"])["airside_key"] == keys[0]
 
 
 def request_of(call: dict[str, str]) -> tuple[str, dict[str, Any]]:
@@ -188,9 +181,8 @@ def test_a_query_that_snowflake_does_not_know_is_not_found_after_a_while(door: A
     agent.open(agent.Options(**door))
     account = Account("org-fake", "etl", "DB1", "S1", "WH")
     unknown = "01a00000-0000-0000-0000-000000000000"
-    assert agent.get(Query(unknown, account, created=time.time()), Call()).phase is Phase.QUEUED
     with pytest.raises(NotFound, match=unknown):
-        agent.get(Query(unknown, account, created=time.time() - 100), Call())
+        agent.get(Query(unknown, account), Call())
     agent.close()
 
 
