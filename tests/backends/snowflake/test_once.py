@@ -93,10 +93,11 @@ async def test_a_service_that_dies_in_a_create_leaves_one_query(door: Any, emula
         rule(emulator, hold=True)
         try:
             creating = asyncio.create_task(h.create(task=task, output_prefix=prefix))
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not keys(emulator, text):  # Snowflake has the query, and nobody knows of it
                     await asyncio.sleep(0.05)
             await h.kill()
+            creating.cancel()  # its caller would wait for the service to come back
             await asyncio.gather(creating, return_exceptions=True)
         finally:
             rule(emulator, hold=False)
