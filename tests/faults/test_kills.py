@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import grpc.aio
 import pytest
@@ -159,9 +160,10 @@ async def killer(replicas: list[Replica], kills: int, chance: random.Random, don
 def listed_by(replica: Replica) -> set[str]:
     """The keys of the jobs that the service has said may be running. Its page dies with it, its log does not."""
     lines = map(json.loads, replica.log_file.read_text().splitlines())
-    return {
-        line["key"] for line in lines if line["message"].startswith(("a job may be running", "a job is being made"))
-    }
+    keys = (
+        [line["key"]] if line["message"].startswith("a job may be running") else line.get("keys", ()) for line in lines
+    )
+    return set(chain.from_iterable(keys))
 
 
 def held(story: Story, job: BackendJob) -> bool:

@@ -261,7 +261,7 @@ class Creation:
                     reason = "its create was stopped before it was sent, but another process may have sent it"
                     self._uncertain.add(reason, call=call, agent=agent)
                 raise Undone("The create was stopped before there was a job.")
-            self._uncertain.foretell(call=call, agent=agent)
+            await self._uncertain.foretell(call=call, agent=agent)
             entry.made = await _begun(agent, task, call, entry)
         if finds and not agent.settings.create_is_idempotent:
             entry.made = await self._first_of(order, task, call, entry.made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -41,6 +42,7 @@ class Uncertain:
         self._hooks = hooks
         self._doubts: OrderedDict[str, Doubt] = OrderedDict()
         self._metas: dict[str, bytes] = {}  # digests: metadata may be large
+        self._foretold: dict[str, list[str]] = {}
 
     def add(self, reason: str, *, call: Call, agent: Agent, meta: bytes = b"") -> None:
         """List the job that `call` is about; one that is listed already keeps its place and its first reason."""
@@ -66,15 +68,24 @@ class Uncertain:
         log.warning("a job may be running although nobody needs it: %s", reason, extra=extra)
         self._hooks.tell(Event(what=What.UNCERTAIN, task_type=task_type, key=key, message=reason))
 
-    def foretell(self, *, call: Call, agent: Agent) -> None:
+    async def foretell(self, *, call: Call, agent: Agent) -> None:
         """Leave word of a job that is about to be made: if the process is killed now, nothing else will tell of it.
 
-        Not needed of an agent whose repeated create makes no second job.
+        Not needed of an agent whose repeated create makes no second job. Those of one turn of the loop share a line,
+        which costs more than all else that a create does here.
         """
         if agent.settings.create_is_idempotent:
             return
-        extra = {"agent": agent.name, "key": call.key, "output_prefix": call.output_prefix}
-        log.info("a job is being made; if this process dies before it answers, the job may be running", extra=extra)
+        if not self._foretold:
+            asyncio.get_running_loop().call_soon(self._leave_word)
+        self._foretold.setdefault(agent.name, []).append(call.key)
+        await asyncio.sleep(0)  # the loop keeps the order: the word is left when this goes on
+
+    def _leave_word(self) -> None:
+        for agent, keys in self._foretold.items():
+            text = "jobs are being made; if this process dies before it answers, they may be running"
+            log.info(text, extra={"agent": agent, "keys": keys})
+        self._foretold.clear()
 
     def settle(self, key: str, meta: bytes | None = None) -> None:
         """Take a job off the list: it is known to be over, or somebody holds its handle.
