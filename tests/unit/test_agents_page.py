@@ -24,6 +24,7 @@ def rows() -> Mapping[str, Mapping[str, str]]:
     """The matrix: the cells of each agent by the head of their column."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
     heads, _, *rest = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    assert len({cells[0] for cells in rest}) == len(rest), "an agent has two rows"
     named = (dict(zip(heads, cells, strict=True)) for cells in rest)
     return {re.sub(r"\[([^\]]+)\]\(.*\)", r"\1", row["agent"]): row for row in named}
 
