@@ -100,7 +100,11 @@ def _command(cluster: Cluster, free_port: Callable[[], int]) -> str:
         "temp-dir": cluster.folder,
     }
     words = " ".join(f"--{name}={value}" for name, value in options.items())
-    return f"cd {cluster.folder} && exec {cluster.bin}/ray start --head --block --disable-usage-stats {words}"
+    place = (
+        cluster.folder / "place"
+    )  # a function of flytekit's plugin uploads all that is in the folder it is started in
+    place.mkdir()
+    return f"cd {place} && exec {cluster.bin}/ray start --head --block --disable-usage-stats {words}"
 
 
 def _end_those_of(folder: Path) -> None:

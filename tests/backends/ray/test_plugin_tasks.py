@@ -33,13 +33,15 @@ config = RayJobConfig(
 def square(n):
     return n * n
 
-@task(task_config=config)
+@task(task_config=config, container_image="ghcr.io/example/flights:v1")
 def squares(n: int) -> int:
     return sum(ray.get([square.remote(one) for one in range(n)]))
 
-@task(task_config=config)
+@task(task_config=config, container_image="ghcr.io/example/flights:v1")
 def broken(n: int) -> int:
-    raise ValueError("no such table: trips")
+    if n:
+        raise ValueError("no such table: trips")
+    return n
 """
 
 
