@@ -241,7 +241,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
         del format, args
 
-    do_GET = do_POST = do_DELETE = do_PATCH = handle_request
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PATCH = handle_request
 
 
 @contextmanager

@@ -26,6 +26,7 @@ def task(number: int, run: str) -> AWSBatchTask:
     )
 
 
+@pytest.mark.backend  # a create that died with the service is left to it for up to a minute
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     batch_queue: Any, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:

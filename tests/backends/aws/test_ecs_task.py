@@ -305,17 +305,21 @@ def test_outputs_are_where_the_container_was_told_to_leave_them(agent: ECSTaskAg
 
 
 @pytest.mark.parametrize(
-    ("body", "phase", "code"),
-    [(b'{"n": 7}', Phase.SUCCEEDED, ""), (b"7", Phase.FAILED, "OutputConversionError"), (None, Phase.SUCCEEDED, "")],
+    ("left", "body", "phase", "code"),
+    [
+        ("outputs.json", b'{"n": 7}', Phase.SUCCEEDED, ""),
+        ("outputs.json", b"7", Phase.FAILED, "OutputConversionError"),
+        ("outputs.pb", b"", Phase.SUCCEEDED, ""),
+        ("log.txt", b"", Phase.FAILED, "OutputConversionError"),
+    ],
 )
 def test_a_container_may_tell_its_outputs_in_json(
-    agent: ECSTaskAgent, moto: int, door: Any, body: bytes | None, phase: Phase, code: str
+    agent: ECSTaskAgent, moto: int, door: Any, left: str, body: bytes, phase: Phase, code: str
 ) -> None:
     s3, run = connect("s3", f"http://127.0.0.1:{moto}"), f"ecs-{time.time_ns()}"
     s3.create_bucket(Bucket=run, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     made = agent.create(task_of(output_prefix=f"s3://{run}/0", interface=Interface(outputs={"n": int})))
-    if body is not None:
-        s3.put_object(Bucket=run, Key="0/outputs.json", Body=body)
+    s3.put_object(Bucket=run, Key=f"0/{left}", Body=body)
     door.answer("DescribeTasks", 200, told(made, "STOPPED", **EXITED, main={"exitCode": 0}))
     resource = agent.get(made, Call())
     assert (resource.phase, resource.code) == (phase, code)
@@ -423,6 +427,7 @@ def test_every_request_is_one_that_the_api_describes(agent: ECSTaskAgent, door: 
     assert [problem for name, body in door.asked for problem in departures(MODEL, name, body)] == []
 
 
+@pytest.mark.backend  # a create that died with the service is left to it for up to a minute
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_task(
     ecs: Any, settings: dict[str, Any], door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:

@@ -461,6 +461,7 @@ def test_times_in_outputs_are_texts(agent: SageMakerJobsAgent, door: Any) -> Non
     assert datetime.fromisoformat(result["TransformEndTime"]) == moment
 
 
+@pytest.mark.backend  # a create that died with the service is left to it for up to a minute
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     sagemaker: Any, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:
