@@ -250,10 +250,10 @@ def test_the_log_of_a_routed_job(folder: Path, one: str, call: Callable[..., sub
     config = write(folder, f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}, defaultTimeout: 20s}}}}}}")
     done = call("run", "--json", "--config", config, "wf.py", "talker")
     assert done.returncode == 0, done.stderr
-    logs = call("jobs", "logs", json.loads(done.stdout)["run"])
+    logs = call("jobs", "logs", json.loads(done.stdout)["job"])
     assert logs.stdout == "told by one\n", (logs, done)
     here = call("run", "--json", "served.py", "talker", SERVICE="here")
-    job = json.loads(here.stdout)["run"]
+    job = json.loads(here.stdout)["job"]
     assert call("jobs", "logs", job, SERVICE="here").stdout == "told by here\n"
     missing = call("jobs", "logs", "--routes", write(folder, "plugins: {agent-service: {}}"), job)
     assert (missing.returncode, missing.stderr) == (

@@ -173,7 +173,7 @@ def _print_json(task: TaskTemplate, outcome: Outcome) -> None:
 
     echo_json(
         {
-            "run": outcome.run_id,
+            "job": outcome.run_id,
             "task": task.name,
             "phase": outcome.phase.name,
             "code": outcome.code,
