@@ -65,9 +65,10 @@ class RemoteAgent(Agent):
         self.target = target
         self.family = None if family is None else _FAMILIES[family]
         self.name = name
-        self.task_types = tuple(task_types)
         self.is_sync = is_sync
         self._wanted = TaskType(task_type) if isinstance(task_type, str) else task_type
+        self._is_told = bool(task_types)
+        self.task_types = tuple(task_types) or (() if self._wanted is None else (self._wanted,))
         self._connect = partial(
             Endpoint, target, tls=tls, token=token, timeouts=timeouts, service_config=service_config
         )
@@ -87,7 +88,7 @@ class RemoteAgent(Agent):
         del options
         endpoint = self._connect()
         try:
-            if self.family is None or not self.task_types:
+            if self.family is None or not self._is_told:
                 self._learn(*await endpoint.list(self.family))
         except BaseException:
             await endpoint.close()
@@ -216,7 +217,7 @@ class RemoteAgent(Agent):
         types = tuple(dict.fromkeys(one for listing in found for one in listing.task_types))
         if self._wanted is not None:  # the wanted type is the one that get and delete are for
             types = (self._wanted, *(one for one in types if one != self._wanted))
-        self.task_types = self.task_types or types
+        self.task_types = self.task_types if self._is_told else types
         self.name = self.name or ", ".join(listing.name for listing in found)
         self.is_sync = bool(found) and all(listing.is_sync for listing in found)
 
