@@ -198,7 +198,7 @@ def under_load(kind: str, load: Load, folder: Path, figures: Callable[..., None]
         assert found["all_calls"] <= found["all_asks"] + jobs, found  # one ahead of the next ask of each
     else:
         assert 0 < found["share"] <= load.many, found
-    if load.strict:
+    if load.strict and kind == "many":  # else the stacks of 400 threads are in it, too
         assert job_bytes < JOB_BYTES
     is_busy = waited > BUSY or found["late_p99"] > 5
     if load.strict and is_busy:

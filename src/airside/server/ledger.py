@@ -32,6 +32,8 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 Waiter = asyncio.Future[bytes | None]
 
+_NEVER = float("inf")
+
 
 class Unanswered(TimeoutError):
     """A create is still under way; it goes on."""
@@ -58,7 +60,7 @@ class Entry:
     answer: bytes = b""
     made: bytes | None = None
     error: str = ""
-    until: float = float("inf")
+    until: float = _NEVER
     waiters: list[Waiter] = field(default_factory=list, repr=False)
     promised: bool = False
     stopped: bool = False
@@ -223,7 +225,9 @@ class Ledger:
             self._fail(entry, exc)
             return
         if self._over(entry):
-            entry.answer = answer
+            entry.answer, entry.until = answer, _NEVER
+            if not entry.promised:
+                entry.made = None  # the answer has it, and nobody asks for it without
             if not repeatable and not entry.promised:
                 self._forget(entry.key)
             elif self._entries.get(entry.key) is entry:

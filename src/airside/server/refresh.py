@@ -144,6 +144,16 @@ class Refresher:
         """True if the last answer was fetched ahead of the ask that comes now: it is that ask's own."""
         return job.is_ahead and now - job.known_at < self._latency_of(job.agent).p95 + LEAD
 
+    def would_be_late(self, job: Job, now: float, limit: float) -> bool:
+        """True if an ask that waits for `limit` seconds would learn nothing, since no refresh was that quick lately,
+        and there is one ahead of the next ask. One that is made now instead would be missing there."""
+        latency = self._latency.get(real(job.agent))
+        if not self.by_itself or _is_batched(job) or job.failures or latency is None or not latency.is_known:
+            return False
+        if job.refresh is not None:
+            return job.refreshing_since + latency.least > now + limit
+        return job.period > 0.0 and job.spare >= 0 and latency.least > limit
+
     def _start_ahead(self, job: Job) -> None:
         job.is_ahead = True
         self._start(job)
@@ -201,7 +211,7 @@ class Refresher:
         if job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
         due = max(next_ask - self._lead(job.agent), job.fresh_at + job.fresh_for)
-        if due < next_ask:
+        if due < next_ask - self._latency_of(job.agent).p95:  # else it would still be under way when the ask comes
             self._ahead.plan(job, due)
 
     async def _judge(self, job: Job, outcome: Resource | Exception) -> None:
@@ -405,4 +415,4 @@ def _batches(jobs: Iterable[Job]) -> Iterable[list[Job]]:
 
 def call_for_refresh(call: Call) -> Call:
     """The call under which a refresh is made: it outlives the ask, so it has no deadline."""
-    return replace(call, deadline=None)
+    return call if call.deadline is None else replace(call, deadline=None)

@@ -84,7 +84,9 @@ class Watch:
         if not self._is_known(job, now):
             if call.connection is not None:
                 job.call = call_for_refresh(call)  # its secrets may have been rotated
-            await self._wait(job, now, self._limit(call))
+            limit = self._limit(call)
+            if not (job.answer and self._refresher.would_be_late(job, now, limit)):
+                await self._wait(job, now, limit)
         job.is_ahead = False
         if not job.answer:
             await self.record(job, nothing_known(job))

@@ -130,6 +130,28 @@ def test_a_refresh_comes_ahead_of_the_ask_by_the_p95_and_half_a_second(virtual: 
     virtual(main)
 
 
+def test_an_ask_does_not_wait_in_vain_and_the_next_one_finds_a_refresh_ahead_of_it(virtual: Virtual) -> None:
+    async def main() -> None:
+        backend = Backend(latency=0.5)
+        bench = Bench(backend)
+        job = bench.new_job(age=1_000.0)
+        await bench.poll(job, 25)
+        await asyncio.sleep(50.0)  # later than the refresh ahead of it holds
+        asked = time.monotonic()
+        await bench.ask(job, 0.2)
+        assert time.monotonic() == asked
+        calls = len(backend.asked)
+        await asyncio.sleep(job.period)
+        asked = time.monotonic()
+        await bench.ask(job, 0.2)
+        assert (time.monotonic(), len(backend.asked)) == (asked, calls + 1)
+        assert job.age is not None
+        assert job.age <= 1.0
+        await bench.watch.close()
+
+    virtual(main)
+
+
 @pytest.mark.parametrize("period", [1.0, 4.9, 5.0, 5.1, 7.0, 30.0, 600.0])
 def test_calls_never_exceed_asks_and_never_come_twice_within_max_age(virtual: Virtual, period: float) -> None:
     async def main() -> None:
