@@ -19,6 +19,8 @@ log = logging.getLogger("airside.server")
 
 CAPACITY = 10_000
 """Jobs listed at once; the ones listed first are forgotten first, but stay in the log."""
+GATHER = 0.01
+"""Seconds, at least, between two lines about jobs that are being made."""
 _MAX_JOB = 512  # bytes of an agent's metadata that are shown
 
 
@@ -42,7 +44,8 @@ class Uncertain:
         self._hooks = hooks
         self._doubts: OrderedDict[str, Doubt] = OrderedDict()
         self._metas: dict[str, bytes] = {}  # digests: metadata may be large
-        self._foretold: dict[str, list[str]] = {}
+        self._foretold: list[tuple[str, str, asyncio.Future[None]]] = []
+        self._foretold_at = float("-inf")
 
     def add(self, reason: str, *, call: Call, agent: Agent, meta: bytes = b"") -> None:
         """List the job that `call` is about; one that is listed already keeps its place and its first reason."""
@@ -71,21 +74,30 @@ class Uncertain:
     async def foretell(self, *, call: Call, agent: Agent) -> None:
         """Leave word of a job that is about to be made: if the process is killed now, nothing else will tell of it.
 
-        Not needed of an agent whose repeated create makes no second job. Those of one turn of the loop share a line,
-        which costs more than all else that a create does here.
+        Not needed of an agent whose repeated create makes no second job. A line costs more than all else that a create
+        does here, so those that come quickly one after the other share one.
         """
         if agent.settings.create_is_idempotent:
             return
+        loop = asyncio.get_running_loop()
         if not self._foretold:
-            asyncio.get_running_loop().call_soon(self._leave_word)
-        self._foretold.setdefault(agent.name, []).append(call.key)
-        await asyncio.sleep(0)  # the loop keeps the order: the word is left when this goes on
+            loop.call_at(max(loop.time(), self._foretold_at + GATHER), self._leave_word)
+        told: asyncio.Future[None] = loop.create_future()
+        self._foretold.append((agent.name, call.key, told))
+        await told
 
     def _leave_word(self) -> None:
-        for agent, keys in self._foretold.items():
+        foretold, self._foretold = self._foretold, []
+        self._foretold_at = asyncio.get_running_loop().time()
+        keys: dict[str, list[str]] = {}
+        for agent, key, _ in foretold:
+            keys.setdefault(agent, []).append(key)
+        for agent, named in keys.items():
             text = "jobs are being made; if this process dies before it answers, they may be running"
-            log.info(text, extra={"agent": agent, "keys": keys})
-        self._foretold.clear()
+            log.info(text, extra={"agent": agent, "keys": named})
+        for _, _, told in foretold:
+            if not told.done():
+                told.set_result(None)
 
     def settle(self, key: str, meta: bytes | None = None) -> None:
         """Take a job off the list: it is known to be over, or somebody holds its handle.
