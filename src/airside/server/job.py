@@ -93,10 +93,11 @@ class Job:
         An agent that declares none gets few seconds while the job is young: the calls that this costs thin out as
         the job gets older, and only whoever asks so often causes them.
         """
-        declared = self.agent.settings.max_age
-        age = max(0.0, time.time() - self.handle.created_at)
-        fresh = min(MAX_AGE, AGE_SHARE * age) if declared is None else declared
-        return max(fresh, self.poll_after)
+        fresh = self.agent.settings.max_age
+        if fresh is None:
+            age = time.time() - self.handle.created_at
+            fresh = MAX_AGE if age * AGE_SHARE >= MAX_AGE else max(0.0, age * AGE_SHARE)
+        return max(fresh, self.poll_after) if self.resource.poll_after else fresh
 
     @property
     def poll_after(self) -> float:

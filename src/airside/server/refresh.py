@@ -208,9 +208,10 @@ class Refresher:
         if job.period:
             self._period[agent] = job.period
         next_ask = self._next_ask(job)
-        if job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
+        stale_at = job.fresh_at + job.fresh_for
+        if stale_at >= next_ask or job.spare < 0 or job.retry_at > time.monotonic():  # a repeat is planned already
             return
-        due = max(next_ask - self._lead(job.agent), job.fresh_at + job.fresh_for)
+        due = max(next_ask - self._lead(job.agent), stale_at)
         if due < next_ask - self._latency_of(job.agent).p95:  # else it would still be under way when the ask comes
             self._ahead.plan(job, due)
 

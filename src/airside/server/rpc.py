@@ -155,9 +155,14 @@ class Rpcs:
         return frame(1, sealed)
 
     async def get(self, data: bytes, context: Context, seen: Seen) -> bytes:
-        target = target_of(self._message("get", data))
-        seen.task_type = target.named.name
-        job = await self.service.get(target.data, target.named, target.connection, _deadline(context))
+        request = self._message("get", data)
+        job = self.service.recall(request.resource_meta)
+        if job is not None:
+            seen.task_type = job.handle.task_type.name
+        else:
+            target = target_of(request)
+            seen.task_type = target.named.name
+            job = await self.service.get(target.data, target.named, target.connection, _deadline(context))
         seen.age = job.age
         return frame(1, job.answer)
 

@@ -158,14 +158,18 @@ class Service:
 
     # -- get --------------------------------------------------------------------------------------------------------
 
+    def recall(self, data: bytes) -> Job | None:
+        """The job of a handle of ours with its answer, if memory has one that is fresh."""
+        job = self.watch.known(data) if data.startswith(MAGIC) else None
+        return job if job is not None and self.watch.recall(job) else None
+
     async def get(self, data: bytes, named: TaskType, connection: Connection | None, deadline: float | None) -> Job:
         """The job of a handle with its latest answer in `answer`.
 
         Raises `HandleError` for bytes that nobody here understands.
         """
         job = await self._job(data, named, connection)
-        if not self.watch.recall(job):
-            await self.watch.ask(job, self._call(job.handle, connection, deadline))
+        await self.watch.ask(job, self._call(job.handle, connection, deadline))
         return job
 
     async def _job(self, data: bytes, named: TaskType, connection: Connection | None) -> Job:

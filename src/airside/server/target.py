@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 from airside.model import Connection, TaskType
@@ -23,5 +24,11 @@ def target_of(request: Any) -> Target:
     """
     category = request.task_category
     named = TaskType(category.name, category.version) if category.name else TaskType(getattr(request, "task_type", ""))
-    connected = "connection" in request.DESCRIPTOR.fields_by_name  # Flyte 2's create, get and delete only
-    return Target(request.resource_meta, named, read_connection(request) if connected else None)
+    connection = read_connection(request) if _takes_connection(request.__class__) else None
+    return Target(request.resource_meta, named, connection)
+
+
+@cache
+def _takes_connection(kind: Any) -> bool:
+    """True for Flyte 2's create, get and delete requests only."""
+    return bool("connection" in kind.DESCRIPTOR.fields_by_name)

@@ -96,10 +96,11 @@ class Watch:
     def recall(self, job: Job) -> bytes:
         """The serialised resource of a job for an ask that memory can answer; else empty, and nobody has asked yet."""
         now = time.monotonic()
-        if not job.answer or not self._is_known(job, now):
+        is_over = job.is_over
+        if not job.answer or not (is_over or self._is_known(job, now)):
             return b""
         self._asked(job, now)
-        if not job.is_over:
+        if not is_over:
             job.is_ahead = False
             self._refresher.expect(job, now)
         return job.answer

@@ -13,7 +13,10 @@ def frame(number: int, payload: bytes) -> bytes:
     >>> frame(2, b"abc")
     b'\\x12\\x03abc'
     """
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    size = len(payload)
+    if number < 0x10 and size < 0x80:
+        return _SHORT[number << 3 | 2] + _SHORT[size] + payload
+    return _varint(number << 3 | 2) + _varint(size) + payload
 
 
 def _varint(number: int) -> bytes:
