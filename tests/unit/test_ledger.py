@@ -142,8 +142,8 @@ async def test_answers_are_bounded_by_their_bytes_and_nothing_pending_is_forgott
     async def large(entry: Entry) -> bytes:
         nonlocal calls
         calls += 1
-        entry.made = b"m" * 500
-        return b"x" * 500
+        entry.made = b"m" * 500  # the answer has it: it is not kept twice
+        return b"x" * 1_000
 
     under_way = ledger.enter("under way", b"", backend.create)
     stopped = ledger.stop("stopped")

@@ -104,7 +104,7 @@ async def test_made_up_task_types_leave_nothing_behind(
     assert len(server.server.service.watch) <= settings.max_jobs
     print(f"{third:,} more task types: {more_objects - objects:+,} objects, {more_size - size:+,} bytes")
     assert more_objects - objects < third
-    assert more_size - size < 4 << 20
+    assert more_size - size < 8 << 20
 
 
 def memory() -> tuple[int, int]:
