@@ -188,7 +188,7 @@ def _checked(task: Task) -> Mapping[str, Any]:
             continue
         if name not in _KEYS:
             raise Fail(f"config.{name}: an aws-batch task knows no such key (known: {', '.join(_KEYS)}).")
-        if value is not None and not isinstance(value, _KEYS[name]):  # type: ignore[arg-type]
+        if value is not None and not isinstance(value, _KEYS[name]):  # type: ignore[arg-type]  # one type or several
             raise Fail(f"config.{name}: {value!r} is not what belongs there.")
     has_image = task.container is not None and bool(task.container.image)
     if has_image == bool(config.get("jobDefinition")):

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from airside.agents import emr_serverless_entry
-from airside.agents.aws import AccountOptions, Aws, check_region, console
+from airside.agents.aws import check_region, console
+from airside.agents.aws_agent import AWSAgent, listed
 from airside.agents.cloudwatch_logs import log_link
 from airside.agents.emr_serverless_logs import group_of, log_lines
 from airside.agents.emr_serverless_request import Asked, asked_of
@@ -29,7 +28,6 @@ from airside.agents.emr_serverless_task import (
 )
 from airside.agents.s3_outputs import error_at, read_outputs
 from airside.model import (
-    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -42,8 +40,6 @@ from airside.model import (
     Retry,
     Task,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 T = TypeVar("T")
 
@@ -51,7 +47,6 @@ _ID = re.compile(r"[0-9a-z]+\Z")
 _STOPPED, _OVER = ("CREATED", "STOPPED"), ("TERMINATED",)
 _LIVING = ("CREATING", "CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED")
 _PAGE, _MOST_PAGES = 50, 10
-_SINGLE_GETS = 2  # runs up to which each is asked for by itself
 _STARTS_WITHIN = 10.0  # seconds, after which an application that starts is looked at again
 
 
@@ -66,30 +61,14 @@ class EMRRun:
     outputs: dict[str, Any] = field(default_factory=dict)
 
 
-class EMRServerlessAgent(AsyncAgent[EMRRun]):
+class EMRServerlessAgent(AWSAgent[EMRRun]):
     """Runs Spark and Hive jobs on Amazon EMR Serverless."""
 
     name = "emr_serverless"
     task_type = "emr_serverless"
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "emr-serverless"
     poll_interval = 10.0
     create_is_idempotent = True  # a request of the same token is the same run
-
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options(AccountOptions):
-        """Whose account is used, and where: see `AccountOptions`."""
-
-    def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
-        self._aws = Aws(options.place, "emr-serverless")
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask EMR Serverless for an application."""
@@ -115,21 +94,9 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
 
     def get_many(self, jobs: Sequence[EMRRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of an application; what it does not show as active is asked for by itself."""
-        listed: dict[tuple[str, str, str], Mapping[str, Any] | Exception] = {}
-        groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for job in jobs:
-            groups[job.region, job.application].add(job.id)
-        for (region, application), ids in groups.items():
-            if len(ids) <= _SINGLE_GETS:
-                continue
-            try:
-                found: Mapping[str, Mapping[str, Any] | Exception] = self._list(application, ids, region, call)
-            except NotFound:  # of the application; each run is to say so
-                continue
-            except AirsideError as exc:  # the runs of other applications are not to suffer from it
-                found = dict.fromkeys(ids, exc)
-            listed |= {(region, application, run_id): run for run_id, run in found.items()}
-        return [self._answer(job, listed.get((job.region, job.application, job.id)), call) for job in jobs]
+        places = [((job.region, job.application), job.id) for job in jobs]
+        known = listed(places, lambda group, ids: self._list(group[1], ids, group[0], call))
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: EMRRun, call: Call) -> None:
         names = {"applicationId": job.application, "jobRunId": job.id}
@@ -236,7 +203,7 @@ class EMRServerlessAgent(AsyncAgent[EMRRun]):
         return self._ask(call, region, look)
 
     def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "emr-serverless", region, question, creating=creating, is_missing=_is_missing)
+        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
 
 
 def _prepared(client: Any, asked: Asked) -> str:

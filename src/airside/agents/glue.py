@@ -6,22 +6,20 @@ that is there: Glue lists the runs of a job newest first.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from airside.agents.aws import AccountOptions, Aws, check_region, console, words
+from airside.agents.aws import check_region, console, words
+from airside.agents.aws_agent import AWSAgent, listed
 from airside.agents.cloudwatch_logs import LogPlace, lines_of, log_link
 from airside.agents.glue_states import facts, phase_of, reason_of
 from airside.agents.json_values import kind_of
 from airside.agents.placeholders import render, text_of
 from airside.agents.s3_outputs import error_at, place_in_s3, read_outputs
 from airside.model import (
-    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -35,8 +33,6 @@ from airside.model import (
     TaskTemplate,
     UsageError,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 T = TypeVar("T")
 
@@ -44,7 +40,6 @@ KEY, PLACE = "--airside_key", "--airside_outputs"  # Glue's own reader of argume
 _LOOK_BACK = timedelta(hours=48)  # over which the run of a key is looked for: as long as Glue lets a run take
 _PAGE, _MOST_PAGES = 200, 25
 _MOST_LISTED = 5  # pages that one poll of many runs may read
-_SINGLE_GETS = 2  # runs up to which each is asked for by itself
 _GROUP = "/aws-glue/jobs"
 _SETTINGS: Mapping[str, tuple[str, type]] = {  # of a task's config: what Glue calls them, and what they are
     "timeoutMinutes": ("Timeout", int),
@@ -122,29 +117,13 @@ class GlueRun:
     outputs: dict[str, Any] = field(default_factory=dict)
 
 
-class GlueAgent(AsyncAgent[GlueRun]):
+class GlueAgent(AWSAgent[GlueRun]):
     """Runs jobs of AWS Glue."""
 
     name = "glue"
     task_type = "glue"
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "glue"
     poll_interval = 10.0
-
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options(AccountOptions):
-        """Whose account is used, and where: see `AccountOptions`."""
-
-    def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
-        self._aws = Aws(options.place, "glue")
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask Glue for a job."""
@@ -187,21 +166,9 @@ class GlueAgent(AsyncAgent[GlueRun]):
 
     def get_many(self, jobs: Sequence[GlueRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of a job; what its newest pages do not show is asked for by itself."""
-        listed: dict[tuple[str, str, str], Mapping[str, Any] | Exception] = {}
-        groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for job in jobs:
-            groups[job.region, job.job].add(job.id)
-        for (region, name), ids in groups.items():
-            if len(ids) <= _SINGLE_GETS:
-                continue
-            try:
-                found: Mapping[str, Mapping[str, Any] | Exception] = self._list(name, ids, region, call)
-            except NotFound:  # of the job; each run is to say so
-                continue
-            except AirsideError as exc:  # the runs of other jobs are not to suffer from it
-                found = dict.fromkeys(ids, exc)
-            listed |= {(region, name, run_id): run for run_id, run in found.items()}
-        return [self._answer(job, listed.get((job.region, job.job, job.id)), call) for job in jobs]
+        places = [((job.region, job.job), job.id) for job in jobs]
+        known = listed(places, lambda group, ids: self._list(group[1], ids, group[0], call))
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: GlueRun, call: Call) -> None:
         answer = self._ask(
@@ -276,7 +243,7 @@ class GlueAgent(AsyncAgent[GlueRun]):
         return self._ask(call, region, look)
 
     def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "glue", region, question, creating=creating, is_missing=_is_missing)
+        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
 
 
 def _pages(client: Any, name: str, most: int) -> Iterator[Sequence[Mapping[str, Any]]]:

@@ -118,7 +118,7 @@ def ask(method: Callable[..., Any], *arguments: Any, doing: str, user: bool = Fa
         return method(*arguments, _request_timeout=_TIMEOUT, **more)
     except ApiException as exc:
         if exc.status == 401:
-            method.__self__.api_client.refused = True  # type: ignore[attr-defined]
+            method.__self__.api_client.refused = True  # type: ignore[attr-defined]  # a mark of ours
         raise _explained(doing, exc, user=user) from exc
     except (HTTPError, OSError) as exc:
         raise Retry(f"Kubernetes cannot be reached: {redact(' '.join(str(exc).split()))[:300]}") from exc

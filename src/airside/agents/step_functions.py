@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from airside.agents import step_functions_answers as answers
-from airside.agents.aws import AccountOptions, Aws, check_region, console
+from airside.agents.aws import AccountOptions, check_region, console
+from airside.agents.aws_agent import AWSAgent, listed
 from airside.agents.json_values import kind_of, to_json
 from airside.agents.placeholders import render_value
 from airside.agents.step_functions_history import lines_of
 from airside.model import (
-    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -33,15 +31,12 @@ from airside.model import (
     TaskTemplate,
     UsageError,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 T = TypeVar("T")
 
 _MACHINE = re.compile(r"arn:(aws[a-z-]*):states:([a-z0-9-]+):(\d{12}):stateMachine:([^\s:/]{1,80})(?::([^\s:/]+))?\Z")
 _KEYS = ("stateMachine", "input", "secrets", "configs")  # the last two are a connection's, in Flyte 2
 _LONGEST_INPUT = 262_144  # bytes
-_SINGLE_GETS = 2  # executions up to which each is asked for by itself
 _PAGE, _MOST_PAGES = 1000, 10
 _MOST_KNOWN = 1000  # state machines of which the kind is remembered
 _EXPRESS = (
@@ -101,12 +96,12 @@ class Execution:
         return self.arn.rpartition(":")[0].replace(":execution:", ":stateMachine:")
 
 
-class StepFunctionsAgent(AsyncAgent[Execution]):
+class StepFunctionsAgent(AWSAgent[Execution]):
     """Runs executions of state machines of AWS Step Functions."""
 
     name = "step_functions"
     task_type = "step_functions"
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "stepfunctions"
     poll_interval = 10.0
     create_is_idempotent = True  # Step Functions has one execution of a name
 
@@ -114,18 +109,9 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
     class Options(AccountOptions):
         """Whose account is used: see `AccountOptions`. The region is the state machine's."""
 
-    def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
-        self._aws = Aws(options.place, "stepfunctions")
+    def open(self, options: AccountOptions) -> None:
+        super().open(options)
         self._standard: set[str] = set()
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask Step Functions for a state machine."""
@@ -165,20 +151,8 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
 
     def get_many(self, jobs: Sequence[Execution], call: Call) -> Sequence[Resource | Exception]:
         """One list for many executions of a state machine; what it does not show as running is described."""
-        listed: dict[str, Mapping[str, Any] | Exception] = {}
-        machines: dict[str, set[str]] = defaultdict(set)
-        for job in jobs:
-            machines[job.machine].add(job.arn)
-        for machine, arns in machines.items():
-            if len(arns) <= _SINGLE_GETS:
-                continue
-            try:
-                listed |= self._list(machine, arns, call)
-            except NotFound:  # of the state machine: its executions are still there
-                continue
-            except AirsideError as exc:  # those of other state machines are not to suffer from it
-                listed |= dict.fromkeys(arns, exc)
-        return [self._answer(job, listed.get(job.arn), call) for job in jobs]
+        known = listed(((job.machine, job.arn) for job in jobs), lambda machine, arns: self._list(machine, arns, call))
+        return [self._answer(job, known.get((job.machine, job.arn)), call) for job in jobs]
 
     def delete(self, job: Execution, call: Call) -> None:
         self._ask(call, job.region, lambda client: client.stop_execution(executionArn=job.arn))
@@ -279,7 +253,7 @@ class StepFunctionsAgent(AsyncAgent[Execution]):
         return self._ask(call, machine.split(":")[3], look)
 
     def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "stepfunctions", region, question, creating=creating, is_missing=_is_missing)
+        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
 
 
 def _machine(task: Task) -> re.Match[str]:
