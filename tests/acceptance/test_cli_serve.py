@@ -191,6 +191,32 @@ def test_spans_go_to_the_sdk_that_is_set_up_in_the_process(tmp_path: Path) -> No
     assert '"name": "echo do"' in spans
 
 
+SPY = """
+import pathlib, sys
+from airside import AgentRegistry, Resource, SyncAgent
+
+class Spy(SyncAgent):
+    task_type = "spy"
+
+    async def do(self, task) -> Resource: ...
+
+    async def close(self):
+        pathlib.Path("loaded").write_text(" ".join(sys.modules))
+
+AgentRegistry.register(Spy())
+"""
+SDKS = "anthropic boto3 databricks.sdk duckdb google.cloud.bigquery httpx2 kubernetes openai pyarrow snowflake.connector"
+
+
+def test_an_agent_without_a_job_loads_no_sdk(tmp_path: Path) -> None:
+    (tmp_path / "spy.py").write_text(SPY)
+    with serving(tmp_path, "--modules", "spy") as (_, types, _):
+        assert {"spark", "ray", "bigquery_query_job_task"} <= set(types.split(", "))
+    loaded = (tmp_path / "loaded").read_text().split()
+    assert "airside.agents.bigquery" in loaded
+    assert set(SDKS.split()) & set(loaded) == set()
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 

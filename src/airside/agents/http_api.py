@@ -17,22 +17,13 @@ _LARGEST = 32 * 1024 * 1024
 
 
 class HttpApi:
-    """A client for the servers of one kind of service; `who` is how messages name them. `start` it before use."""
+    """A client for the servers of one kind of service; `who` is how messages name them."""
 
     def __init__(self, who: str, *, timeout: float) -> None:
         self._who = who
         self._timeout = timeout
         self._client: Any = None
-
-    async def start(self) -> None:
-        """Make the client, on a thread: the library takes a while to load."""
-
-        def make() -> Any:
-            import httpx2
-
-            return httpx2.AsyncClient(timeout=self._timeout, follow_redirects=False, trust_env=False)
-
-        self._client = await asyncio.to_thread(make)
+        self._making = asyncio.Lock()
 
     async def close(self) -> None:
         """Close its connections."""
@@ -49,14 +40,15 @@ class HttpApi:
         largest: int = _LARGEST,
     ) -> HttpAnswer:
         """The answer, whatever its status. Raises `Retry` if there is none, `Fail` if it has over `largest` bytes."""
+        client = await self._get_client()
         import httpx2
 
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
         kind = {} if content is None else {"Content-Type": "application/json"}
         taken = bytearray()
         try:
-            request = self._client.build_request(method, url, headers={**(headers or {}), **kind}, content=content)
-            response = await self._client.send(request, stream=True)
+            request = client.build_request(method, url, headers={**(headers or {}), **kind}, content=content)
+            response = await client.send(request, stream=True)
             try:
                 async for piece in response.aiter_bytes():
                     taken += piece
@@ -72,6 +64,19 @@ class HttpApi:
             raise Retry(redact(f"{self._who} cannot be reached: {words}")) from None
         told = {name.lower(): value for name, value in response.headers.items()}
         return HttpAnswer(response.status_code, told, bytes(taken).decode("utf-8", errors="replace"))
+
+    async def _get_client(self) -> Any:
+        """The client, made at its first use and on a thread: the library takes a while to load, and 4 MiB."""
+
+        def make() -> Any:
+            import httpx2
+
+            return httpx2.AsyncClient(timeout=self._timeout, follow_redirects=False, trust_env=False)
+
+        async with self._making:
+            if self._client is None:
+                self._client = await asyncio.to_thread(make)
+        return self._client
 
     def read(self, answer: HttpAnswer) -> Any:
         """The JSON of an answer; `Retry` if it is none."""

@@ -97,8 +97,6 @@ class RayJobAgent(AsyncAgent[RayJob]):
         own = (pattern_of(self._address),) if self._address else ()
         self._hosts = HostAllowList((*options.allowed_hosts, *own))
         self._http = HttpApi("Ray", timeout=options.timeout)
-        if self._hosts:  # else no task can be sent anywhere, and nothing is loaded for it
-            await self._http.start()
 
     async def close(self) -> None:
         await self._http.close()

@@ -98,7 +98,6 @@ class SparkSubmitAgent(AsyncAgent[SparkJob]):
             )
         self._seen = {name: Seen() for name in self._clusters}
         self._http = HttpApi("Spark", timeout=options.timeout)
-        await self._http.start()
 
     async def close(self) -> None:
         await self._http.close()
