@@ -205,7 +205,9 @@ class Spy(SyncAgent):
 
 AgentRegistry.register(Spy())
 """
-SDKS = "anthropic boto3 databricks.sdk duckdb google.cloud.bigquery httpx2 kubernetes openai pyarrow snowflake.connector"
+SDKS = (
+    "anthropic boto3 databricks.sdk duckdb google.cloud.bigquery httpx2 kubernetes openai pyarrow snowflake.connector"
+)
 
 
 def test_an_agent_without_a_job_loads_no_sdk(tmp_path: Path) -> None:
