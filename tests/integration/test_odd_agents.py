@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from airside import AsyncAgent, LogLine, Resource, Task, kwtypes
 from airside.model import Phase
+from airside.sdk.adapt import adapt
+from airside.server.app import Server
+from airside.server.settings import ServerSettings
 from airside.testing import harness
 from airside.testing.client import RawClient, Wire
 
@@ -86,3 +90,22 @@ async def test_logs_of_every_kind_come_in_pages(wire: Wire) -> None:
                 if not token:
                     break
         assert pages == [["0", "1"], ["2", "3"], ["4"]], kind
+
+
+class Waits(Odd):
+    """Opens once another agent has begun to open."""
+
+    def __init__(self, task_type: str, mine: asyncio.Event, theirs: asyncio.Event) -> None:
+        self.task_type = self.name = task_type
+        self._mine, self._theirs = mine, theirs
+
+    async def open(self) -> None:
+        self._mine.set()
+        await self._theirs.wait()
+
+
+async def test_no_agent_waits_until_another_has_opened() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    agents = [adapt(Waits("first", first, second)), adapt(Waits("second", second, first))]
+    async with asyncio.timeout(10), Server(agents, ServerSettings(port=0)) as server:
+        assert [agent.name for agent in server.agents] == ["first", "second"]

@@ -147,10 +147,14 @@ def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
     del kind
     settings = load_settings(settings_file)
     options = _options(settings, flags)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        code = runner.run(_serve(options, settings))
-        _leave_soon(code)
-        return code
+    gc.disable()  # until all is loaded, of which nothing is garbage
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(_serve(options, settings))
+            _leave_soon(code)
+            return code
+    finally:
+        gc.enable()
 
 
 def _leave_soon(code: int) -> None:
@@ -228,6 +232,7 @@ async def _run(server: Server, options: ServeOptions) -> int:
     with _signals() as signals:
         await server.start()
         gc.freeze()  # what is loaded by now stays: the collector need not look at it again
+        gc.enable()
         gc.set_threshold(10_000, 10, 10)
         _announce(server)
         await signals.get()

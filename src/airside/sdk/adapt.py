@@ -32,6 +32,10 @@ def adapt(agent: object, adapters: Sequence[Adapter] = ()) -> Agent:
     Raises `PluginError` if the object is no agent or lacks a method.
     """
     check(agent)
+    return _face(agent, adapters)
+
+
+def _face(agent: object, adapters: Sequence[Adapter]) -> Agent:
     if isinstance(agent, Agent):
         return agent
     if isinstance(agent, AsyncAgent):
@@ -57,7 +61,7 @@ def adapt_all(
     adapted = []
     for entry in entries:
         try:
-            agent = adapt(entry.agent, adapters)
+            agent = _face(entry.agent, adapters)  # which the registry has checked
         except Exception as exc:  # noqa: BLE001 - one bad plugin must not end the service
             registry.add_broken(entry.source, explain(exc))
         else:

@@ -180,13 +180,15 @@ class Server:
             self._looks.append(self._connections.look)
 
     async def _open_agents(self) -> None:
-        options = [(agent, self._options_of(agent)) for agent in self._candidates]  # all checked before any is opened
-        for agent, chosen in options:
-            try:
-                await agent.open(chosen)
-            except Exception as exc:
-                log.debug("agent %s did not open", agent.name, exc_info=exc)
-                self.broken.append(BrokenPlugin(agent.name, explain(exc)))
+        options = [self._options_of(agent) for agent in self._candidates]  # all checked before any is opened
+        opened = await asyncio.gather(
+            *(agent.open(chosen) for agent, chosen in zip(self._candidates, options, strict=True)),
+            return_exceptions=True,  # at once: one that is slow holds up no other
+        )
+        for agent, failure in zip(self._candidates, opened, strict=True):
+            if isinstance(failure, BaseException):
+                log.debug("agent %s did not open", agent.name, exc_info=failure)
+                self.broken.append(BrokenPlugin(agent.name, explain(failure)))
             else:
                 self.agents.append(agent)
         if self._strict and self.broken:
