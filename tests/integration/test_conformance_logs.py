@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from airside import LogLine, Metric
@@ -127,6 +128,21 @@ async def test_s45_a_range_without_metrics_is_out_of_range(serve: Serve) -> None
     assert list(agent.calls("metrics")[-1].arguments["queries"]) == ["cpu"]
     error = await refused(client.metrics(handle, queries=["cpu"], start_time=later, end_time=later))
     assert error.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("start_time", Timestamp(seconds=2**46), "timestamp out of range: 70368744177664 s, 0 ns"),
+        ("end_time", Timestamp(nanos=-1), "timestamp out of range: 0 s, -1 ns"),
+        ("step", Duration(seconds=2**62), "duration out of range: 4611686018427387904 s"),
+    ],
+)
+async def test_s45_what_is_no_time_is_refused(serve: Serve, field: str, value: Any, problem: str) -> None:
+    client = await serve(ScriptedAgent(metrics=[]))
+    error = await refused(client.metrics(await client.create(), **{field: value}))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f"{field}: {problem}" in (error.details() or "")
 
 
 @pytest.mark.parametrize("method", ["GetTaskLogs", "GetTaskMetrics"])

@@ -24,6 +24,12 @@ def test_lines_come_back() -> None:
     assert read_lines(write_lines(lines)) == lines
 
 
+def test_a_line_of_no_time_is_read_all_the_same() -> None:
+    message = write_lines([LogLine("a", NOON, "user")])
+    message.body.lines[0].timestamp.seconds = 2**46
+    assert read_lines(message) == [LogLine("a", None, "user")]
+
+
 def test_flyte_1_reads_the_same_lines() -> None:
     message = agent_pb2.GetTaskLogsResponse.FromString(
         write_lines([LogLine("a", NOON, "user"), LogLine("b")]).SerializeToString()

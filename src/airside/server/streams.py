@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC
 from typing import Any
 
 from airside.server.service import Service
 from airside.server.target import Target
-from airside.wire.telemetry import write_lines, write_metrics, write_token
+from airside.wire.telemetry import read_range, write_lines, write_metrics, write_token
 
 DEFAULT_LINES = 1000
 
@@ -29,13 +28,14 @@ async def logs(service: Service, target: Target, request: Any) -> AsyncIterator[
 
 async def metrics(service: Service, target: Target, request: Any) -> bytes:
     """The job's metrics, one result a name, in the form of a Prometheus range query."""
+    start, end, step = read_range(request)
     found = await service.metrics(
         target.data,
         target.named,
         queries=tuple(request.queries),
-        start=request.start_time.ToDatetime(UTC),
-        end=request.end_time.ToDatetime(UTC),
-        step=request.step.ToTimedelta().total_seconds(),
+        start=start,
+        end=end,
+        step=step,
         connection=target.connection,
     )
     return bytes(write_metrics(found).SerializeToString())

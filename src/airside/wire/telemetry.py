@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from flyteidl2.logs.dataplane import payload_pb2
 from airside.model import LogLine, Metric
 from airside.model.redaction import redact
 from airside.wire import limits
+from airside.wire.instants import read_duration, read_timestamp
+from airside.wire.misfit import Misfit
 from airside.wire.struct import StructValues, write_struct
 
 _ORIGINATORS = {number: name.lower() for name, number in payload_pb2.LogLineOriginator.items() if number}
@@ -46,11 +49,24 @@ def read_lines(message: connector_pb2.GetTaskLogsResponse) -> list[LogLine]:
     return plain + [
         LogLine(
             line.message,
-            line.timestamp.ToDatetime(UTC) if line.HasField("timestamp") else None,
+            _told_at(line),
             _ORIGINATORS.get(line.originator, ""),
         )
         for line in message.body.lines
     ]
+
+
+def read_range(request: connector_pb2.GetTaskMetricsRequest) -> tuple[datetime, datetime, float]:
+    """From when to when metrics are asked for, and the seconds of a step; `ConversionError` for what is no time."""
+    where = "start_time"
+    try:
+        start = read_timestamp(request.start_time)
+        where = "end_time"
+        end = read_timestamp(request.end_time)
+        where = "step"
+        return start, end, read_duration(request.step).total_seconds()
+    except Misfit as exc:
+        raise exc.at(where) from None
 
 
 def write_metrics(metrics: Sequence[Metric]) -> connector_pb2.GetTaskMetricsResponse:
@@ -74,6 +90,13 @@ def read_metrics(message: connector_pb2.GetTaskMetricsResponse) -> list[Metric]:
             points = [_point(pair) for pair in series.get("values", ())]
             metrics.append(Metric(result.metric, points, labels or None))
     return metrics
+
+
+def _told_at(line: Any) -> datetime | None:
+    """When a line was written; None too if a service says what is no time."""
+    with suppress(Misfit):
+        return read_timestamp(line.timestamp) if line.HasField("timestamp") else None
+    return None
 
 
 def _series(metric: Metric) -> dict[str, Any]:
