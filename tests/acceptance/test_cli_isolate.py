@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -39,9 +40,9 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(folder: Path, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running service and what it said until it served. Killed at the end."""
-    service = subprocess.Popen(COMMAND, cwd=folder, env=environment(), text=True, stderr=subprocess.PIPE)
+    service = subprocess.Popen(COMMAND, cwd=folder, env=environment() | env, text=True, stderr=subprocess.PIPE)
     assert service.stderr is not None
     said = ""
     try:
@@ -145,3 +146,64 @@ def test_mistakes_are_one_sentence(tmp_path: Path, settings: str, sentence: str)
     said = [line for line in done.stderr.splitlines() if " info " not in line]
     assert len(said) == 1, done.stderr
     assert sentence in said[0]
+
+
+SDK = """
+import json, os, pathlib
+
+if os.environ.get("OTEL_SERVICE_NAME"):
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+    class Write(SpanExporter):
+        def export(self, spans):
+            with pathlib.Path(__file__).with_name("spans").open("a") as out:
+                out.writelines(span.to_json(indent=None) + "\\n" for span in spans)
+            return SpanExportResult.SUCCESS
+
+    trace.set_tracer_provider(TracerProvider())
+    trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(Write()))
+"""
+TRACED = """
+from airside import AgentRegistry, AsyncAgent, Phase, Resource
+from opentelemetry import trace
+
+class Mine(AsyncAgent[str]):
+    task_type = "mine"
+
+    def create(self, task):
+        with trace.get_tracer("a client").start_as_current_span("POST /jobs"):
+            return "job"
+    async def get(self, job):
+        with trace.get_tracer("a client").start_as_current_span("GET /jobs"):
+            return Resource(Phase.SUCCEEDED)
+    def delete(self, job): pass
+
+AgentRegistry.register(Mine())
+"""
+
+
+def test_a_trace_leads_from_the_engines_call_to_the_clients_of_an_isolated_agent(folder: Path) -> None:
+    """As `opentelemetry-instrument` sets the SDK up: by a module that Python imports first, in each process."""
+    (folder / "sitecustomize.py").write_text(SDK)
+    (folder / "mine.py").write_text(TRACED)
+    (folder / "wf.py").write_text("from airside import TaskTemplate\nt = TaskTemplate(name='t', task_type='mine')")
+    (folder / "airside.toml").write_text(
+        '[serve]\nagents = ["mine"]\ntracing = true\n[isolate.mine]\nmodules = ["mine"]\n'
+    )
+    env = {"PYTHONPATH": str(folder), "OTEL_SERVICE_NAME": "airside"}
+    with serving(folder, **env) as (_, said):
+        port = re.search(r"serving on port (\d+)", said)
+        assert port, said
+        run = [AIRSIDE, "run", "--endpoint", f"localhost:{port[1]}", "wf.py", "t"]
+        subprocess.run(run, check=True, capture_output=True, timeout=30, cwd=folder, env=environment())
+        until((folder / "spans").exists)
+        until(lambda: (folder / "spans").read_text().count("AsyncAgentService") >= 2)
+    spans = {span["name"]: span for span in map(json.loads, (folder / "spans").read_text().splitlines())}
+    for method, verb, client in (("CreateTask", "create", "POST /jobs"), ("GetTask", "get", "GET /jobs")):
+        call = spans[f"flyteidl.service.AsyncAgentService/{method}"]
+        agent, inner = spans[f"Mine {verb}"], spans[client]
+        assert agent["parent_id"] == call["context"]["span_id"]
+        assert inner["parent_id"] == agent["context"]["span_id"]
+        assert call["context"]["trace_id"] == agent["context"]["trace_id"] == inner["context"]["trace_id"]

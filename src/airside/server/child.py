@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
@@ -29,9 +29,11 @@ ENVIRONMENT = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
-    "FLYTE_SECRETS_DEFAULT_DIR",
+    *("FLYTE_SECRETS_DEFAULT_DIR", "OTEL_*"),
 )
 """The variables that every isolated agent gets. Python's own go to children of the same interpreter only."""
+WITHHELD = ("OTEL_*HEADERS",)
+"""Of these, what may hold a password: it goes along only if the settings' `env` names it."""
 SECRETS = ("_FSEC_*",)
 """What an isolated agent gets besides, unless its settings say `env`."""
 
@@ -58,8 +60,16 @@ class Isolation:
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """The part of our environment that the agent gets."""
-        patterns = [*ENVIRONMENT, *self.env, *(() if self.python else ("PYTHON*", "COVERAGE*"))]
-        return {name: value for name, value in ours.items() if any(fnmatchcase(name, one) for one in patterns)}
+        usual = [*ENVIRONMENT, *(() if self.python else ("PYTHON*", "COVERAGE*"))]
+        return {
+            name: value
+            for name, value in ours.items()
+            if _fits(name, self.env) or (_fits(name, usual) and not _fits(name, WITHHELD))
+        }
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, one) for one in patterns)
 
 
 class Keeper:

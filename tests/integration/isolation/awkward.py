@@ -124,7 +124,7 @@ class Everything(AsyncAgent[Job]):
             "connection": repr(task.connection and (dict(task.connection.secrets), dict(task.connection.configs))),
             "node": task.execution.node_id,
             "trace": trace_seen(),
-            "visible": ",".join(sorted(name for name in os.environ if name.startswith(("_FSEC_", "OTHER_")))),
+            "visible": ",".join(sorted(name for name in os.environ if name.startswith(("_FSEC_", "OTHER_", "OTEL_")))),
         }
         return Job("j1", order, seen)
 

@@ -357,11 +357,14 @@ async def test_a_call_that_takes_too_long_ends_and_its_process_lives(start: Star
 
 
 async def test_what_it_sees_of_the_environment(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FSEC_TOKEN", "_FSEC_BANK_TOKEN", "OTHER_ONE", "OTHER_TWO"):
+    for name in ("_FSEC_TOKEN", "_FSEC_BANK_TOKEN", "OTHER_ONE", "OTHER_TWO", "OTEL_NAME", "OTEL_X_HEADERS"):
         monkeypatch.setenv(name, "some-value")
-    plain, narrow = await start(), await start(env=("_FSEC_BANK_*", "OTHER_ONE"))
+    plain, narrow = await start(), await start(env=("_FSEC_BANK_*", "OTHER_ONE", "OTEL_*HEADERS"))
     seen = [adapt(awkward.Everything()).codec.decode(await one.create(task(), Call())).env for one in (plain, narrow)]  # type: ignore[attr-defined]
-    assert [one["visible"] for one in seen] == ["_FSEC_BANK_TOKEN,_FSEC_TOKEN", "OTHER_ONE,_FSEC_BANK_TOKEN"]
+    assert [one["visible"] for one in seen] == [
+        "OTEL_NAME,_FSEC_BANK_TOKEN,_FSEC_TOKEN",
+        "OTEL_NAME,OTEL_X_HEADERS,OTHER_ONE,_FSEC_BANK_TOKEN",
+    ]
 
 
 async def test_its_words_are_logged_under_its_name_and_its_secrets_hidden(
