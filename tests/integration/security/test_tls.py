@@ -138,7 +138,7 @@ async def test_a_renewed_certificate_is_used_and_the_old_connection_stays(
 
 
 @pytest.mark.usefixtures("quick_looks")
-async def test_callers_of_a_new_authority_are_let_in(
+async def test_callers_of_a_new_authority_are_let_in_and_of_the_last_one_no_longer(
     start: Any, connect: Any, authority: Any, stranger: Any, tmp_path: Path
 ) -> None:
     pair = authority.issue()
@@ -147,6 +147,7 @@ async def test_callers_of_a_new_authority_are_let_in(
     await running.until(What.RELOADED)
     caller = connect(running.address, authority.certificate, stranger.issue("caller"))
     assert await list_agents(caller) == ["echo"]
+    await refused(connect(running.address, authority.certificate, authority.issue("caller")))
 
 
 @pytest.mark.usefixtures("quick_looks")
