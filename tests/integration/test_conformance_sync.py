@@ -43,7 +43,8 @@ async def test_s37_a_failure_travels_in_the_header(serve: Serve) -> None:
     client = await serve(ScriptedAgent(is_sync=True, do=failed))
     [answer] = await client.do(client.sync_header(prefix="/run/0"), client.sync_inputs({}))
     resource = answer.header.resource
-    assert (resource.phase, resource.message, resource.agent_error.code) == (Phase.FAILED, "1 + None", "BadSum")
+    assert (resource.phase, resource.agent_error.code) == (Phase.FAILED, "BadSum")
+    assert resource.message.startswith("1 + None (id ")  # the engine shows the code
 
 
 @only_v1

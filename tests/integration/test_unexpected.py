@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from airside import AsyncAgent, Fail, NotFound, Phase, Resource, Retry, Task
+from airside import AsyncAgent, Fail, NotFound, Phase, Resource, Retry, SyncAgent, Task
 from airside.model import TaskType
 from airside.sdk.adapt import adapt
 from airside.server.app import Server
@@ -55,7 +55,7 @@ class Mistaken(AsyncAgent[str]):
 
 
 @asynccontextmanager
-async def served(agent: AsyncAgent[str], wire: Wire) -> AsyncIterator[RawClient]:
+async def served(agent: AsyncAgent[str] | SyncAgent, wire: Wire) -> AsyncIterator[RawClient]:
     server = Server([adapt(agent)], ServerSettings(port=0))
     await server.start()
     try:
@@ -209,3 +209,78 @@ async def test_what_an_agent_means_has_a_code_and_the_id_of_its_lines_in_the_log
     assert lines
     assert all(one.__dict__["key"].startswith(found[1]) for one in lines)
     assert not [one for one in caplog.records if one.exc_info]
+
+
+class Unlucky(AsyncAgent[str]):
+    """Its jobs end as it was told: nothing is raised."""
+
+    task_type = "unlucky"
+
+    def __init__(self, end: Resource) -> None:
+        self.end = end
+
+    async def create(self, task: Task) -> str:
+        return "job"
+
+    async def get(self, job: str) -> Resource:
+        return self.end
+
+    async def delete(self, job: str) -> None: ...
+
+
+ENDS = [
+    (Resource(Phase.FAILED, message="exited with 3", code="ExitCode"), "exited with 3", "ExitCode"),
+    (Resource(Phase.FAILED), "The job failed", "UserError"),
+    (Resource(Phase.RETRYABLE_FAILED, message="preempted"), "preempted", "Retryable"),
+    (Resource(Phase.ABORTED, message="killed by root"), "killed by root", "Aborted"),
+    (Resource(Phase.SUCCEEDED, outputs=[3]), "expected values by name, got list", "OutputConversionError"),  # type: ignore[arg-type]  # what an author may return
+]
+
+
+@pytest.mark.parametrize(("end", "text", "code"), ENDS, ids=lambda one: one if isinstance(one, str) else "")
+async def test_a_job_that_failed_has_them_too(
+    wire: Wire, caplog: pytest.LogCaptureFixture, end: Resource, text: str, code: str
+) -> None:
+    caplog.set_level(logging.INFO, "airside")
+    async with served(Unlucky(end), wire) as client:
+        told = await client.get(await client.create("unlucky", prefix="s3://b/run/n0/0"), "unlucky")
+    found = re.fullmatch(rf".*{text} \({code}, id ([0-9a-f]{{8}})\)", told.message)
+    assert found, told.message
+    assert [one for one in caplog.records if str(one.__dict__.get("key", "")).startswith(found[1])]
+
+
+class Sum(SyncAgent):
+    """Fails in the way that it is asked for."""
+
+    task_type = "sum"
+
+    def __init__(self, end: Resource | Exception) -> None:
+        self.end = end
+
+    async def do(self, task: Task) -> Resource:
+        if isinstance(self.end, Exception):
+            raise self.end
+        return self.end
+
+
+BAD_SUM = [Fail("1 + None", code="BadSum"), Resource(Phase.FAILED, message="1 + None", code="BadSum")]
+
+
+@pytest.mark.parametrize("end", BAD_SUM, ids=["raised", "returned"])
+async def test_flyte_1_shows_the_code_of_a_sync_task_itself_so_its_sentence_does_not(end: Resource | Exception) -> None:
+    async with served(Sum(end), "v1") as client:
+        told = await client.do(client.sync_header("sum", 0, prefix="s3://b/run/n0/0"), client.sync_inputs(b""))
+        made = await client.get(await client.create("sum", prefix="s3://b/run/n1/0"), "sum")
+    sync = told[0].header.resource
+    assert sync.agent_error.code == "BadSum"
+    assert re.fullmatch(r"1 \+ None \(id [0-9a-f]{8}\)", sync.message)
+    assert re.fullmatch(r"1 \+ None \(BadSum, id [0-9a-f]{8}\)", made.message)  # here Flyte drops the code
+
+
+async def test_a_sync_task_that_nobody_foresaw_has_the_id_of_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(Sum(KeyError("rows")), "v1") as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.do(client.sync_header("sum", 0, prefix="s3://b/run/n0/0"), client.sync_inputs(b""))
+    found = SENTENCE.fullmatch(caught.value.details() or "")
+    assert found, caught.value.details()
+    assert len(tracebacks(caplog, found[1])) == 1

@@ -118,10 +118,11 @@ def test_literals_pass_through_byte_for_byte() -> None:
 )
 def test_outputs_that_do_not_fit_fail_the_job(outputs: Any, problem: str) -> None:
     resource = Resource(Phase.SUCCEEDED, message="3 rows", outputs=outputs, links=(LogLink("http://l"),))
-    message = v1(resource, INT, job="q-17")
+    message = v1(resource, INT, job="1a2b3c4d5e6f")
     assert (message.phase, message.agent_error.code) == (Phase.FAILED, "OutputConversionError")
     assert message.message == (
-        f"The outputs of job q-17 do not fit the task's interface: {problem}; the job's message: 3 rows"
+        f"The outputs of job 1a2b3c4d5e6f do not fit the task's interface: {problem}; the job's message: 3 rows "
+        "(OutputConversionError, id 1a2b3c4d)"
     )
     assert message.log_links[0].uri == "http://l"
     assert not message.HasField("outputs")

@@ -18,6 +18,7 @@ from airside.cli.exits import Exit
 from airside.cli.logfile import LogFile
 from airside.cli.run import Duration
 from airside.observe.logs import configure
+from airside.wire.ending import without_code
 
 if TYPE_CHECKING:
     from airside.engine.database import Record
@@ -154,7 +155,8 @@ async def _until_idle(
 
 def _tell(record: Record, note: str) -> None:
     job = record.job
-    said = " ".join(part for part in (job.code, job.message, f"({note})" if note else "") if part)
+    message = without_code(job.message, job.code)
+    said = " ".join(part for part in (job.code, message, f"({note})" if note else "") if part)
     log.info("%s %s %s", record.task, job.phase.name, said, extra={"job": job.id, "attempt": job.attempt + 1})
 
 

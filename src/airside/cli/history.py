@@ -13,6 +13,7 @@ from airside.engine.database import Event, Record
 from airside.engine.job import Stage
 from airside.engine.progress import readable
 from airside.model import Phase
+from airside.wire.ending import without_code
 
 BAR = 30
 HANDLE_SHOWN = 100
@@ -29,7 +30,7 @@ def summary(record: Record, *, age: bool = True) -> str:
     job = record.job
     took = write_duration((job.finished_at or time.time()) - job.queued_at)
     again = f" attempt {job.attempt + 1}" if job.attempt else ""
-    said = " ".join(part for part in (job.code, job.message) if part)
+    said = " ".join(part for part in (job.code, without_code(job.message, job.code)) if part)
     stage = "" if job.stage in (Stage.OVER, Stage.WATCHING, Stage.WAITING) else f" ({job.stage})"
     alive = " (the remote job may still run)" if job.job_may_live else ""
     since = f"  {took:>6}" if age else ""

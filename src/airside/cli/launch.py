@@ -26,6 +26,7 @@ from airside.engine.progress import Outcome
 from airside.engine.rundir import state_dir
 from airside.model import Phase, TaskTemplate
 from airside.sdk.agent import Agent
+from airside.wire.ending import without_code
 
 if TYPE_CHECKING:
     from airside.cli.run import RunOptions
@@ -160,7 +161,7 @@ def _print(task: TaskTemplate, outcome: Outcome, options: RunOptions) -> None:
         what = "was cancelled" if outcome.phase is Phase.ABORTED else "failed"
         tries = f" ({outcome.attempts} attempts)" if outcome.attempts > 1 else ""
         click.echo(f"{task.name} {what} after {took}{tries}", err=True)
-        reason = ": ".join(part for part in (outcome.code, outcome.message) if part)
+        reason = ": ".join(part for part in (outcome.code, without_code(outcome.message, outcome.code)) if part)
         click.echo(f"  {reason}" if reason else f"  {outcome.phase.name}", err=True)
     if outcome.job_may_live and outcome.handle:
         click.echo(f"  job: {outcome.handle}", err=True)

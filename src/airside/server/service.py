@@ -140,7 +140,7 @@ class Service:
         if not agent.is_sync:
             raise NotOffered(f"Task type {task_type} is served by an async agent; call CreateTask instead.")
         key, inputs = key_of(request), fingerprint(request)
-        joint = self.ledger.key_for(f"do {key}", inputs)
+        joint = self.ledger.key_for(f"{key} do", inputs)
         entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, task_type, request, key))
         return await self.ledger.answer(entry)
 
@@ -150,11 +150,13 @@ class Service:
         order = Order(request, task_type, key, agent, connection=connection, is_large=is_large)
         try:
             task = await self._transfer.read(order)
-            return (await self._transfer.write(await finished(agent, task, call_of(task)), order.handle()))[1]
+            result = await finished(agent, task, call_of(task))
+            return (await self._transfer.write(result, order.handle(), shows_code=True))[1]
         except (Fail, ConversionError) as exc:
             said = explained(exc, key=key, code=code_of(exc))
             log.info("task cannot be done: %s", said, extra={"agent": agent.name, "key": key})
-            return write_resource(Resource(Phase.FAILED, message=said, code=code_of(exc)), None)
+            failed = Resource(Phase.FAILED, message=said, code=code_of(exc))
+            return write_resource(failed, None, job=key, shows_code=True)
 
     # -- get --------------------------------------------------------------------------------------------------------
 

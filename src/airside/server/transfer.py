@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from flyteidl2.connector import connector_pb2
@@ -61,12 +62,15 @@ class Transfer:
             await self._offload.run(owner, task.inputs.prefetch)
         return task
 
-    async def write(self, resource: Resource, handle: Handle, *, deleted: bool = False) -> tuple[Resource, bytes]:
+    async def write(
+        self, resource: Resource, handle: Handle, *, deleted: bool = False, shows_code: bool = False
+    ) -> tuple[Resource, bytes]:
         """The resource as bytes; its outputs are read from their file, or written to one, on a thread."""
         declared = unpack_declared(handle.declared)
+        write = partial(write_resource, declared=declared, deleted=deleted, job=handle.key, shows_code=shows_code)
         with contextlib.suppress(OutputsTooLarge):
             if not needs_io(resource):
-                return resource, write_resource(resource, declared, deleted=deleted, job=handle.key)
+                return resource, write(resource)
         agent = self._agents.get(handle.task_type)
         # An agent with access to this host chooses its own folders here; what callers name is still checked.
         trusted = EVERYWHERE if agent is not None and agent.settings.host_access else self._storage
@@ -80,7 +84,7 @@ class Transfer:
             source=trusted,
             target=self._storage,
         )
-        return settled, write_resource(settled, declared, deleted=deleted, job=handle.key)
+        return settled, write(settled)
 
     async def result(self, resource: Resource, handle: Handle) -> bytes:
         """The result of a sync task, small enough for its handle."""

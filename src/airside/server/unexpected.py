@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 
 from grpc import StatusCode
 
-from airside.wire import limits
+from airside.wire.ending import DIGITS, ended, is_ended
 from airside.wire.status import code_for, row_for, sentence
 
 log = logging.getLogger("airside.server")
 
 _ID = "airside_id"  # on an exception that has been told under an id
-_DIGITS = 8
-_NAMED = re.compile(r"\(\w+, id [0-9a-f]{8}\)\W*$")  # another service has told it under an id of its own
 
 
 def is_unexpected(error: BaseException) -> bool:
@@ -38,26 +35,22 @@ def explained(error: BaseException, *, agent: str = "", key: str = "", told: str
     """
     text, known = sentence(error), getattr(error, _ID, "")
     if not is_unexpected(error):
-        correlation = key[:_DIGITS] or known
-        if correlation and not _NAMED.search(text):
+        correlation = key[:DIGITS] or known
+        if not correlation:
+            return text
+        if not is_ended(text):
             _mark(error, correlation)
-            return _named(text, code or code_for(error), correlation)
-        return text
-    correlation = known or key[:_DIGITS] or secrets.token_hex(_DIGITS // 2)
+        return ended(text, code or code_for(error), correlation)
+    correlation = known or key[:DIGITS] or secrets.token_hex(DIGITS // 2)
     if not known:
         _mark(error, correlation)
         if text not in told:
             extra = {"correlation_id": correlation, "agent": agent, "key": key}
             level = logging.WARNING if isinstance(error, OSError) else logging.ERROR  # a network that fails is weather
             log.log(level, "unexpected error (id %s)", correlation, exc_info=error, extra=extra)
-    return _named(text, row_for(error).code, correlation)
+    return ended(text, row_for(error).code, correlation)
 
 
 def _mark(error: BaseException, correlation: str) -> None:
     with contextlib.suppress(Exception):  # an author's own exception may refuse it
         setattr(error, _ID, correlation)
-
-
-def _named(text: str, code: str, correlation: str) -> str:
-    ending = f" ({code}, id {correlation})"
-    return limits.shorten(text, limits.DETAILS - len(ending)) + ending

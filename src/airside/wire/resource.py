@@ -31,6 +31,7 @@ from google.protobuf.message import DecodeError
 from airside.model import AirsideError, ConversionError, LogLink, OutputsAt, Phase, Resource, Retry
 from airside.model.redaction import redact, redact_all
 from airside.wire import limits, storage
+from airside.wire.ending import ended, is_ended, without_code
 from airside.wire.frame import frame
 from airside.wire.literal_map import LiteralValues, pack
 from airside.wire.storage import EVERYWHERE, Storage
@@ -88,18 +89,22 @@ def needs_io(resource: Resource) -> bool:
     return isinstance(outputs, LiteralValues) and len(outputs.to_bytes()) > limits.OUTPUTS
 
 
-def write_resource(resource: Resource, declared: Types | None, *, deleted: bool = False, job: str = "") -> bytes:
+def write_resource(
+    resource: Resource, declared: Types | None, *, deleted: bool = False, job: str = "", shows_code: bool = False
+) -> bytes:
     """A serialised `Resource` for both families.
 
     `declared` types the outputs (None: typed by their values). Outputs that do not fit make a FAILED resource
     with code `OutputConversionError`, the path and `job`. ABORTED goes out as FAILED with its message, since
-    Flyte's engines drop the message of an aborted job, unless `deleted` says that we cancelled it.
+    Flyte's engines drop the message of an aborted job, unless `deleted` says that we cancelled it. What is said of a
+    failure ends with its code and with the id that `job`, the attempt's key, begins with; the code is left out if the
+    reader `shows_code` anyway.
     Raises `ValueError` for a resource without a phase, `OutputsTooLarge` above 3.5 MiB.
     """
     phase = Phase(resource.phase)
     if phase is Phase.UNDEFINED:
         raise ValueError("The agent returned a resource without a phase.")
-    code = resource.code or _DEFAULT_CODES.get(phase, "")
+    code = _text(resource.code or _DEFAULT_CODES.get(phase, ""), limits.CODE)
     if phase is Phase.ABORTED and not deleted:
         phase = Phase.FAILED
     outputs = b""
@@ -107,8 +112,15 @@ def write_resource(resource: Resource, declared: Types | None, *, deleted: bool 
         try:
             outputs = _write_outputs(resource.outputs, declared)
         except ConversionError as exc:
-            return write_resource(_misfit(resource, exc, job), None)
-    message = connector_pb2.Resource(phase=phase.value, message=_text(resource.message, limits.MESSAGE))
+            return write_resource(_misfit(resource, exc, job), None, job=job, shows_code=shows_code)
+    text = _text(resource.message, limits.MESSAGE)
+    if job and phase.is_failure and phase is not Phase.ABORTED:
+        text, told = ended(text, code, job, limits.MESSAGE), text
+        if not is_ended(told):  # else whoever ended it has logged it
+            _log.info("the job failed: %s", text, extra={"key": job})
+    if shows_code:
+        text = without_code(text, code)
+    message = connector_pb2.Resource(phase=phase.value, message=text)
     for link in resource.links[: limits.LINKS_COUNT]:
         message.log_links.add(
             uri=_text(link.uri, limits.LINK), name=_text(link.name, limits.LINK), ShowWhilePending=True, ready=True
@@ -301,7 +313,7 @@ def _write_error(phase: Phase, code: str) -> bytes:
     if not phase.is_failure:
         return b""
     kind = agent_pb2.AgentError.RECOVERABLE if phase.is_retryable else agent_pb2.AgentError.NON_RECOVERABLE
-    error = agent_pb2.AgentError(code=_text(code, limits.CODE), kind=kind, origin=execution_v1_pb2.ExecutionError.USER)
+    error = agent_pb2.AgentError(code=code, kind=kind, origin=execution_v1_pb2.ExecutionError.USER)
     data: bytes = agent_pb2.Resource(agent_error=error).SerializeToString()
     return data
 

@@ -169,7 +169,7 @@ async def test_a_failed_execution_may_be_repeated_and_tells_why(machine: str) ->
         resource = await h.finish(job)
         lines = [line async for line in h.logs(job)]
     assert (resource.phase, resource.code) == (Phase.RETRYABLE_FAILED, "TooMany")
-    assert resource.message == "more than five"
+    assert resource.message.startswith("more than five (TooMany, id ")
     assert [line.message for line in lines][-2:] == [
         "FailStateEntered Refuse",
         "ExecutionFailed: TooMany: more than five",

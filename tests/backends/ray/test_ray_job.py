@@ -97,7 +97,8 @@ async def test_failures_are_told_with_the_last_words_of_the_log(options: Options
     assert {code: end.code for code, end in ends.items()} == {code: code for code in cases}, ends
     failed = ends["JobFailed"]
     assert failed.phase is Phase.RETRYABLE_FAILED
-    assert failed.message == "Job entrypoint command failed with exit code 3:\nstarting\nno such table: trips"
+    said = "Job entrypoint command failed with exit code 3:\nstarting\nno such table: trips"
+    assert failed.message.startswith(f"{said} (JobFailed, id ")
     assert ends["CannotStart"].phase is ends["RuntimeEnvFailed"].phase is Phase.FAILED
     assert "Traceback" not in ends["CannotStart"].message
     assert "/nope is not a valid path" in ends["CannotStart"].message

@@ -94,7 +94,7 @@ async def test_a_job_that_the_controller_forgot_is_found_in_the_accounting(
         again = await h.create(task=task, output_prefix=job.output_prefix)
         await h.restart()
         resource = await h.finish(job, timeout=60)
-        assert resource.message == "FAILED: exited with 3: the end"
+        assert resource.message.startswith("FAILED: exited with 3: the end (")
         assert (await h.finish(again)).message == resource.message
         assert [line.message async for line in h.logs(job)] == ["the end"]
         assert jobs_of(job.task.key) == []

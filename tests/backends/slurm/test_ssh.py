@@ -119,7 +119,7 @@ async def test_the_tasks_of_an_array_are_summed_up(options: Options, shell_task:
         job = await h.create(task=task)
         resource = await h.finish(job, timeout=90)
         assert resource.phase is Phase.RETRYABLE_FAILED
-        assert resource.message == "1 of 4 tasks failed: task 11 FAILED: exited with 5: [11] task 11"
+        assert resource.message.startswith("1 of 4 tasks failed: task 11 FAILED: exited with 5: [11] task 11 (")
         assert resource.info is not None
         assert (resource.info["tasks"], resource.info["slurm_state"]) == (4, "3 COMPLETED, 1 FAILED")
         lines = [line async for line in h.logs(job)]
@@ -146,7 +146,7 @@ async def test_only_the_end_of_a_large_log_is_fetched(options: Options, shell_ta
     async with harness(Slurm(), options=options) as h:
         job = await h.create(task=shell_task("head -c 30000000 /dev/zero | tr '\\0' 'x'; echo; echo 'the end'; exit 1"))
         resource = await h.finish(job, timeout=60)
-        assert resource.message == "FAILED: exited with 1: the end"
+        assert resource.message.startswith("FAILED: exited with 1: the end (")
         piece = [line async for line in h.logs(job, limit=3)]
         assert [len(line.message) for line in piece] == [65536] * 3
 
