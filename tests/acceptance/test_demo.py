@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,20 @@ def test_a_demo_that_is_interrupted_leaves_nothing_running(tmp_path: Path, numbe
     assert "Traceback" not in said
     assert not running(str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_demo_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "airside", "demo"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "arrived latest" in line:
+                break
+        assert running(str(tmp_path))
+        process.kill()
+    until = time.monotonic() + 60.0
+    while running(str(tmp_path)) or list(tmp_path.iterdir()):
+        assert time.monotonic() < until, (running(str(tmp_path)), list(tmp_path.iterdir()))
+        time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,10 +33,15 @@ def serving(data: Path, state: Path) -> Iterator[str]:
     """The endpoint of a service with the agents of this machine; it is stopped at the end, and leaves nothing."""
     settings = state / "airside.toml"
     settings.write_text(SETTINGS.format(data=json.dumps(str(data)), state=json.dumps(str(state))))
-    command = [sys.executable, "-m", "airside", "serve", "agent", "--port", "0", "--metrics-port", "-1"]
+    command = [sys.executable, "-m", "airside.cli.demo.attached", str(state.parent)]
+    command += ["serve", "agent", "--port", "0", "--metrics-port", "-1"]
     command += ["--enable", "duckdb_query", "--enable", "local_process"]
     command += ["--settings", str(settings), "--log-format", "json", "--drain-delay", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    life, held = os.pipe()
+    try:
+        process = subprocess.Popen(command, stdin=life, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(life)
     try:
         yield f"127.0.0.1:{_port(process)}"
     finally:
@@ -45,6 +51,7 @@ def serving(data: Path, state: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
+        os.close(held)
 
 
 def _port(process: subprocess.Popen[str]) -> int:
