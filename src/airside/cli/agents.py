@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -15,6 +17,9 @@ from airside.cli.registry import has_host_access, load_registry
 from airside.cli.settings import load_settings, served_modules
 from airside.model import UsageError
 from airside.sdk.registry import Registration
+
+_TYPES_WIDTH = 42
+"""Columns for an agent's task types; more go onto further lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +115,9 @@ def _print_readiness(rows: Sequence[Row], found: Sequence[Readiness]) -> None:
     cells = [("NAME", "TASK TYPES", "EXTRA", "ONCE", "READY", "CREDENTIALS")]
     for row, one in zip(rows, found, strict=True):
         ready = "yes" if one.is_ready else "no"
-        types = ", ".join(row.task_types)
         described = row.source.partition("file ")[2]  # a REST service in a file
         name = f"{row.name} ({described})" if described else row.name
-        cells.append((name, types, one.extra or "-", row.once, ready, one.credentials or "-"))
+        cells.append((name, _wrapped(row.task_types), one.extra or "-", row.once, ready, one.credentials or "-"))
     _print_table(cells)
     for one in found:
         if one.endpoint:
@@ -172,7 +176,7 @@ def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
     heads = ("NAME", "TASK TYPES", "KIND", "ONCE", "HOST", "SOURCE")
     host = {True: "yes", False: "no", None: "-"}
     cells = [
-        (row.name, ", ".join(row.task_types), row.kind, row.once, host[row.host_access], row.source) for row in rows
+        (row.name, _wrapped(row.task_types), row.kind, row.once, host[row.host_access], row.source) for row in rows
     ]
     if cells:
         _print_table([heads, *cells])
@@ -185,7 +189,12 @@ def _print(rows: Sequence[Row], broken: Sequence[tuple[str, str]]) -> None:
         click.echo(f"broken: {source}: {error}", err=True)
 
 
-def _print_table(lines: Sequence[Sequence[str]]) -> None:
+def _wrapped(task_types: Sequence[str]) -> str:
+    return textwrap.fill(", ".join(task_types), _TYPES_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    lines = [line for row in rows for line in zip_longest(*(cell.split("\n") for cell in row), fillvalue="")]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
