@@ -138,6 +138,44 @@ def test_choosing_does_not_enable(tmp_path: Path) -> None:
     assert "not among the agents to serve; add --agent local_process" in refused(
         tmp_path, "--agent", "echo", "--enable", "local_process"
     )
+    assert "No agent is left to serve" in refused(tmp_path, "--agent", "local_process")
+
+
+def test_a_module_that_takes_a_task_type_says_from_whom(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from airside import AgentRegistry, SyncAgent\nclass Mine(SyncAgent):\n    task_type = 'echo'\n"
+        "    def do(self, task): ...\nAgentRegistry.register(Mine())\n"
+    )
+    with serving(tmp_path, "--modules", "mine", "--agent", "echo") as (_, types, lines):
+        assert types == "echo"
+        assert any("Mine (mine:Mine) takes echo from echo (entry point echo = " in line for line in lines)
+
+
+LACKING = """
+import sys
+from importlib import abc
+class Without(abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name in ("httpx2", "boto3"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Without())
+"""
+
+
+def test_agents_without_their_library_take_one_line_unless_they_were_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LACKING)
+    env = environment(PYTHONPATH=str(tmp_path))
+    with serving(tmp_path, env=env) as (_, types, lines):
+        assert "webhook" not in types
+        assert "echo" in types
+        [line] = [line for line in lines if "for want of a library" in line]
+        assert "athena" in line
+        assert "webhook; `airside agents` says what to install" in line
+        assert not [line for line in lines if "pip install" in line]
+    with serving(tmp_path, "--agent", "webhook", "--agent", "echo", env=env) as (_, types, lines):
+        assert types == "echo"
+        assert any("not served: webhook: " in line and "pip install 'airside[webhook]'" in line for line in lines)
+    assert "pip install 'airside[webhook]'" in refused(tmp_path, "--agent", "webhook", env=env)
 
 
 def test_a_plugin_that_raises_is_named_and_the_others_are_served(tmp_path: Path) -> None:

@@ -205,6 +205,10 @@ def test_a_task_that_fails_says_why_and_exits_with_1(capsys: pytest.CaptureFixtu
             "Error: broken.py cannot be imported: ZeroDivisionError: division by zero (broken.py, line 2)",
         ),
         (["syntax.py", "t"], "Error: syntax.py cannot be imported: SyntaxError: invalid syntax (syntax.py, line 1)"),
+        (
+            ["lacks.py", "t"],
+            "Error: lacks.py cannot be imported: Agent Lacks (SyncAgent) has no method do. (lacks.py, line 4)",
+        ),
         (["leaves.py", "t"], "Error: leaves.py cannot be imported: SystemExit: 3"),
         (["empty.py", "t"], "Error: empty.py has no task 't' (it defines no task at all)."),
         (["empty.py"], "Error: empty.py defines no task; a task is a TaskTemplate in a variable of the file."),
@@ -228,6 +232,10 @@ def test_a_mistake_is_told_in_one_sentence(
     Path("syntax.py").write_text("x = = 1\n")
     Path("leaves.py").write_text("raise SystemExit(3)\n")
     Path("empty.py").write_text("")
+    Path("lacks.py").write_text(
+        "from airside import AgentRegistry, SyncAgent\nclass Lacks(SyncAgent):\n    task_type = 'lacks'\n"
+        "AgentRegistry.register(Lacks())\n"
+    )
     Path("s.toml").write_text("[agents.show]\nhost = 'x'\n")
     task = "from airside import SyncAgent, TaskTemplate\n"
     Path("twins.py").write_text(

@@ -18,6 +18,7 @@ import click
 
 from airside.cli.exits import Exit
 from airside.cli.isolation import elsewhere, start_isolated
+from airside.cli.readiness import is_built_in
 from airside.cli.registry import has_host_access, load_named, options_table
 from airside.cli.selection import names_of, selected
 from airside.cli.serve_security import (
@@ -34,6 +35,7 @@ from airside.observe.logs import configure
 from airside.observe.prometheus import Metrics
 from airside.observe.tracing import Tracing
 from airside.sdk.adapt import adapt_all
+from airside.sdk.declare import missing_extra
 from airside.sdk.discovery import installed_plugins, load_plugins
 from airside.sdk.lane import THREADS
 from airside.sdk.options import read_options
@@ -201,7 +203,10 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
 
     entries, broken = selected(registry, options.agents)
     before = len(registry.broken)
-    agents = adapt_all(registry, _allowed(registry, entries, options), ADAPTERS, threads=options.threads)
+    chosen = _with_their_libraries(_allowed(registry, entries, options), options, settings)
+    agents = adapt_all(registry, chosen, ADAPTERS, threads=options.threads)
+    if not agents and not registry.broken:
+        raise UsageError("No agent is left to serve: see above why each one is not, or leave out --agent.")
     return Server(
         agents,
         ServerSettings(
@@ -314,6 +319,22 @@ def _allowed(registry: Registry, entries: Sequence[Registration], options: Serve
                     f'allow it in airside.toml with [serve] host_access = ["{entry.task_types[0].name}"].'
                 )
         yield entry
+
+
+def _with_their_libraries(
+    entries: Iterable[Registration], options: ServeOptions, settings: Settings
+) -> list[Registration]:
+    """The agents without those that come along, lack their library and were not asked for by name: one line for all."""
+    asked = {*(options.agents or ()), *(options.enable or ()), *settings.agents}
+    kept, without = list[Registration](), list[str]()
+    for entry in entries:
+        if is_built_in(entry) and asked.isdisjoint(names_of(entry)) and missing_extra(entry.agent):
+            without.append(entry.name)
+        else:
+            kept.append(entry)
+    if without:
+        log.info("not served, for want of a library: %s; `airside agents` says what to install", ", ".join(without))
+    return kept
 
 
 def _agent_options(settings: Settings, registry: Registry, agents: Sequence[Agent]) -> Mapping[str, Mapping[str, Any]]:

@@ -17,6 +17,9 @@ from airside.sdk.agent import AgentDeclaration
 from airside.sdk.agent_base import AgentBase
 from airside.sdk.discovery import explain
 
+# Where an error is raised, but not what a person can mend.
+_OURS = ("<frozen", importlib.__file__, str(Path(__file__).parents[1]))
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFile:
@@ -115,8 +118,8 @@ def _import(name: str, shown: str) -> ModuleType:
 def _failed(shown: str, exc: BaseException) -> UsageError:
     if isinstance(exc, SyntaxError):
         return UsageError(f"{shown} cannot be imported: {explain(exc)}")  # its text says where
-    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith("<frozen")]
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if len(frames) > 1 else ""
+    frames = [f for f in traceback.extract_tb(exc.__traceback__) if not f.filename.startswith(_OURS)]
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return UsageError(f"{shown} cannot be imported: {explain(exc)}{where}")
 
 

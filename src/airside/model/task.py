@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -195,12 +197,15 @@ class TaskTemplate:
     """A task as its author writes it: inert data, run by `airside run`, by an engine, or by Flyte.
 
     `inputs` and `outputs` map names to Python types (`kwtypes`); `defaults` gives inputs that may be
-    left out. `config` reaches the agent as `task.config`. `retries` is the number of further attempts
-    after a retryable failure, `timeout` the seconds one attempt may take (None: no limit).
+    left out. An optional input (`int | None`) may be left out too: it is None, as in Flyte. `config` reaches
+    the agent as `task.config`. `retries` is the number of further attempts after a retryable failure,
+    `timeout` the seconds one attempt may take (None: no limit).
 
     >>> from airside import kwtypes
     >>> TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int), outputs=kwtypes(x=int)).name
     'hello'
+    >>> TaskTemplate(name="hello", task_type="echo", inputs=kwtypes(x=int, y=int | None)).complete({"x": 1})
+    {'y': None, 'x': 1}
     """
 
     name: str
@@ -225,6 +230,8 @@ class TaskTemplate:
         unknown = set(self.defaults) - set(self.inputs)
         if unknown:
             raise UsageError(f"Task {self.name!r} has defaults for undeclared inputs: {', '.join(sorted(unknown))}.")
+        optional = {name: None for name, kind in self.inputs.items() if _takes_none(kind)}
+        object.__setattr__(self, "defaults", {**optional, **self.defaults})
 
     @property
     def type(self) -> TaskType:
@@ -247,3 +254,8 @@ class TaskTemplate:
             if name not in merged:
                 raise ConversionError(f"inputs.{name}", "missing")
         return merged
+
+
+def _takes_none(annotation: Any) -> bool:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return is_union and type(None) in typing.get_args(annotation)

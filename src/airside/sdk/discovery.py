@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -10,9 +11,11 @@ from pathlib import Path
 
 from airside.model import AirsideError, PluginError
 from airside.model.redaction import redact
-from airside.sdk.registry import AgentRegistry, Registry
+from airside.sdk.registry import AgentRegistry, Registration, Registry
 
 GROUP = "airside.agents"
+
+log = logging.getLogger("airside.plugins")
 
 
 def installed_plugins() -> Sequence[EntryPoint]:
@@ -36,8 +39,8 @@ def load_plugins(registry: Registry, plugins: Iterable[EntryPoint]) -> None:
 def load_modules(registry: Registry, modules: Sequence[str]) -> None:
     """Import modules and register the agents that they put into `AgentRegistry`.
 
-    The working directory comes first on `sys.path`. Raises `PluginError` for a module that cannot be imported:
-    it was asked for by name.
+    They win over the agents that have their task types. The working directory comes first on `sys.path`. Raises
+    `PluginError` for a module that cannot be imported: it was asked for by name.
     """
     if not modules:
         return
@@ -55,7 +58,17 @@ def load_modules(registry: Registry, modules: Sequence[str]) -> None:
             raise PluginError(f"Module {module!r} cannot be imported: {explain(exc)}") from exc
     if AgentRegistry is not registry:
         for entry in AgentRegistry:
+            _say_whose_types_it_takes(entry, registry)
             registry.register(entry.agent, override=True, source=entry.source)
+
+
+def _say_whose_types_it_takes(entry: Registration, registry: Registry) -> None:
+    for owner in registry:
+        taken = sorted(str(one) for one in entry.task_types if one in owner.task_types)
+        if taken and owner.agent is not entry.agent:
+            log.info(
+                "%s (%s) takes %s from %s (%s)", entry.name, entry.source, ", ".join(taken), owner.name, owner.source
+            )
 
 
 def explain(exc: BaseException) -> str:

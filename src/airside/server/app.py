@@ -56,9 +56,9 @@ class Server:
 
     `options` maps an agent's name or task type to its table of options. An agent that cannot be opened is not
     served and joins `broken`; the others are served. Raises `UsageError` if an option is wrong or the port is taken,
-    and with `strict` if anything is broken; then nothing is left half-started. With `tls` the port takes encrypted
-    calls only, with `token_file` only calls with one of its tokens; both follow their files. `hooks` are told every
-    event; `metrics` renders the page /metrics; with `tracing` every call is a span.
+    if none can be served, and with `strict` if anything is broken; then nothing is left half-started. With `tls` the
+    port takes encrypted calls only, with `token_file` only calls with one of its tokens; both follow their files.
+    `hooks` are told every event; `metrics` renders the page /metrics; with `tracing` every call is a span.
 
     >>> import asyncio
     >>> from airside.agents.echo import EchoAgent
@@ -191,7 +191,7 @@ class Server:
                 self.broken.append(BrokenPlugin(agent.name, explain(failure)))
             else:
                 self.agents.append(agent)
-        if self._strict and self.broken:
+        if self.broken and (self._strict or not self.agents):
             raise UsageError(f"{self.broken[0].source} cannot be served: {self.broken[0].error}")
 
     def _options_of(self, agent: Agent) -> Any:
