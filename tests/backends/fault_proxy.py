@@ -129,7 +129,7 @@ class FaultProxy:
         try:
             writer.write(call.bytes())
             await writer.drain()
-            return await reader.read(-1)
+            return _closing(await reader.read(-1))
         finally:
             writer.close()
 
@@ -140,13 +140,20 @@ class FaultProxy:
         return await _send(writer, _response(200, json.dumps(told).encode()))
 
 
+def _closing(answer: bytes) -> bytes:
+    """The answer, saying that the connection ends with it: not every upstream does."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    return b"\r\n".join([*kept, b"Connection: close"]) + end + body if end else answer
+
+
 def _response(status: int, body: bytes, more: str = "") -> bytes:
     head = f"HTTP/1.1 {status} {_WORDS[status]}\r\nContent-Type: application/json\r\n{more}"
     return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
 async def _send(writer: asyncio.StreamWriter, answer: bytes) -> bool:
-    writer.write(answer)  # the upstream was told to close, and its answer says so to the client
+    writer.write(answer)
     await writer.drain()
     return False
 

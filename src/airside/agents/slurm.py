@@ -22,7 +22,7 @@ from airside.agents.slurm_commands import LARGEST_ANSWER, Commands
 from airside.agents.slurm_logs import last_words, stream
 from airside.agents.slurm_rest import Rest
 from airside.agents.slurm_states import Row, is_id, summarise
-from airside.agents.slurm_submission import read_submission
+from airside.agents.slurm_submission import is_of, read_submission
 from airside.agents.slurm_tasks import (
     OutputLocation,
     SlurmConfig,
@@ -138,7 +138,13 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
 
     async def delete(self, job: SlurmJob, call: Call) -> None:
         with suppress(NotFound), faults():
-            await (await self._clusters.open(job.place, call.connection)).cancel(job.job_id)
+            cluster = await self._clusters.open(job.place, call.connection)
+            rows = await _rows_of(cluster, job)
+            if not await _is_theirs(cluster, job, rows):
+                raise Fail(
+                    f"Job {job.job_id} is not cancelled: its comment is not that of this task.", code="Forbidden"
+                )
+            await cluster.cancel(job.job_id)
 
     def links(self, job: SlurmJob) -> Sequence[LogLink]:
         url = self._job_url
@@ -149,6 +155,10 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
         cluster = await self._clusters.open(job.place, call.connection)
         if isinstance(cluster, Rest):
             raise Fail("slurmrestd gives no access to the files of a job; use SSH for its log.", code="NoLogs")
+        if not await _is_theirs(cluster, job, await _rows_of(cluster, job)):
+            raise Fail(
+                f"The log of job {job.job_id} is not shown: its comment is not that of this task.", code="Forbidden"
+            )
         async for line in stream(cluster, job.job_id, job.log, after=after, limit=limit):
             yield line
 
@@ -181,6 +191,10 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
         if not rows:
             raise NotFound(f"Slurm does not know job {job.job_id}.")
         resource = replace(summarise(rows), links=self.links(job))
+        if not resource.phase.is_terminal:
+            return resource
+        if not await _is_theirs(cluster, job, rows):
+            raise NotFound(f"The comment of job {job.job_id} is not that of this task.")
         if resource.phase is Phase.SUCCEEDED:
             return await _succeeded(cluster, job, resource)
         if resource.phase.is_failure and resource.phase is not Phase.ABORTED and isinstance(cluster, Commands):
@@ -213,6 +227,22 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
             has_outputs=bool(task.interface.outputs),
         )
         return job, await self._clusters.open(job.place, task.connection)
+
+
+async def _rows_of(cluster: Commands | Rest, job: SlurmJob) -> Sequence[Row]:
+    rows = (await cluster.rows([job.job_id])).get(job.job_id)
+    if not rows:
+        raise NotFound(f"Slurm does not know job {job.job_id}.")
+    return rows
+
+
+async def _is_theirs(cluster: Commands | Rest, job: SlurmJob, rows: Sequence[Row]) -> bool:
+    """True if the job was made for the handle's key: handles come from outside, and others' jobs are not theirs."""
+    if any(is_of(job.key, row.comment) for row in rows):
+        return True
+    if isinstance(cluster, Commands):
+        return await cluster.has_made(job.key, job.job_id)
+    return all(row.phase.is_terminal and not row.comment for row in rows)  # from an accounting that keeps no comments
 
 
 async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource) -> Resource:

@@ -10,20 +10,26 @@ from dataclasses import dataclass
 
 from airside.agents.slurm_errors import kind_of, refusal
 from airside.agents.slurm_ssh import Answer, Login, SshPool
-from airside.agents.slurm_states import Row, exit_of, is_id, state_of
+from airside.agents.slurm_states import Row, exit_of, is_id, seconds_of, state_of
 from airside.agents.slurm_submission import MARK, Submission, sbatch_words
 from airside.model import Fail, NotFound, Retry
 
 LARGEST_ANSWER = 1024 * 1024  # bytes of a job's outputs.json
 
-_SQUEUE = "ArrayJobID:|,ArrayTaskID:|,State:|,Reason:|,exit_code:|,StartTime:|,EndTime:|,NodeList:|"
-_SACCT = "JobID,State,Reason,ExitCode,Start,End,NodeList"
+# A comment comes last: it may hold the character that parts the fields.
+_SQUEUE = (
+    "ArrayJobID:|,ArrayTaskID:|,State:|,Reason:|,exit_code:|,StartTime:|,EndTime:|,NodeList:|,NumCPUs:|,TimeUsed:|,"
+    "Comment:|"
+)
+_SACCT = "JobID,State,Reason,ExitCode,Start,End,NodeList,AllocCPUS,ElapsedRaw,Comment"
 _FOUND_BY = "ArrayJobID:|,Comment:|"
 _REMEMBERED = "now-14days"  # how far back the accounting is searched for a comment
 _LOCK_SECONDS = 60
 _BUSY, _CANNOT_WRITE = 75, 73  # of sysexits.h
 _KEPT_DAYS = 30  # the folders of jobs on the cluster
+_MADE = "job.id"  # in the folder of a job; no script's name has a dot
 _TAIL = 4096  # bytes
+_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 _SETTING = re.compile(r"(\w+)=(.*?)(?= \w[\w/:]*=|\Z)")
 _PATTERN = re.compile(r"%(\d*)([%AajJNnux])")
 _NO_INDEX = "4294967294"
@@ -63,7 +69,7 @@ class Commands:
         return found[1]
 
     async def find(self, key: str) -> str | None:
-        """The first job with this key: by its comment in the queue, else in the accounting, if there is one."""
+        """The first job with this key: by its comment in the queue, else as its folder or the accounting tells."""
         sacct = f"sacct -X -n -P -S {_REMEMBERED} -o JobID,Comment 2>/dev/null"
         answer = await self._run(f"{_lookup(key)}\n[ -n \"$found\" ] || {sacct} | grep -F '|{MARK}{key}'\n:")
         if answer.status:
@@ -127,11 +133,19 @@ class Commands:
 
     async def outputs(self, key: str) -> bytes | None:
         """The `outputs.json` that the script of this key wrote, or None."""
-        name = f'"$place"/jobs/{shlex.quote(key)}/outputs.json'
+        name = f"{_folder(key)}/outputs.json"
         answer = await self._run(f"[ -f {name} ] || exit 3\nhead -c {LARGEST_ANSWER + 1} -- {name} | base64")
         if answer.status == 3:
             return None
+        if answer.status or answer.err.strip():
+            raise Retry(f"{self._login.host}: the job's outputs cannot be read: {answer.err.strip()[:300]}")
         return _decoded(answer.out)
+
+    async def has_made(self, key: str, job_id: str) -> bool:
+        """True if the folder of this key says that it was this job: not every accounting keeps comments."""
+        if not _KEY.match(key):
+            return False
+        return (await self._run(f"cat {_folder(key)}/{_MADE} 2>/dev/null\n:")).out.strip() == job_id
 
     async def _run(self, script: str) -> Answer:
         # In braces: the shell runs nothing before it has read it all, so a script that was cut off does nothing.
@@ -159,7 +173,7 @@ def _submit_script(submission: Submission) -> str:
         _lookup(submission.key),
         '[ -z "$found" ] || exit 0',
         f'find "$place/jobs" -mindepth 1 -maxdepth 1 -mtime +{_KEPT_DAYS} -exec rm -rf {{}} + 9>&-',
-        f'job="$place"/jobs/{key}',
+        f"job={_folder(submission.key)}",
         f'mkdir -p "$job" || exit {_CANNOT_WRITE}',
         'AIRSIDE_OUTPUT_DIR="$job"; export AIRSIDE_OUTPUT_DIR',
         f"AIRSIDE_KEY={key}; export AIRSIDE_KEY",
@@ -168,25 +182,36 @@ def _submit_script(submission: Submission) -> str:
         if re.fullmatch(r"[A-Za-z_]\w*", name):
             lines.append(f"{name}={shlex.quote(value)}; export {name}")
     lines.append('umask "$given"')  # the job inherits it
-    words = shlex.join(sbatch_words(submission))
-    args = shlex.join(submission.args)
     if submission.path:
-        lines.append(f"sbatch {words} {shlex.quote(submission.path)} {args} 9>&-")
+        place = shlex.quote(submission.path)
     else:
-        file = f'"$job"/{shlex.quote(submission.name)}'
-        lines += [
-            f"printf %s {shlex.quote(submission.script)} > {file} || exit {_CANNOT_WRITE}",
-            f"sbatch {words} {file} {args} 9>&-",
-        ]
+        place = f'"$job"/{shlex.quote(submission.name)}'
+        lines.append(f"printf %s {shlex.quote(submission.script)} > {place} || exit {_CANNOT_WRITE}")
+    lines += [
+        f"made=$(sbatch {shlex.join(sbatch_words(submission))} {place} {shlex.join(submission.args)} 9>&-) || exit",
+        'printf "%s\\n" "$made"',
+        f'printf "%s\\n" "$made" | sed -n "s/^\\([0-9][0-9]*\\)\\(;.*\\)*$/\\1/p" > "$job"/{_MADE}\n:',
+    ]
     return "\n".join(lines)
 
 
+def _folder(key: str) -> str:
+    """The folder of a key's job on the cluster, in words of the shell."""
+    if not _KEY.match(key):
+        raise NotFound(f"{key!r} is no key of a job.")
+    return f'"$place"/jobs/{key}'
+
+
 def _lookup(key: str) -> str:
-    """Print the jobs of this key in the queue, and keep them in `$found`; end the script if it cannot be read."""
+    """Print the job that this key's folder names, or those in the queue; `$found` keeps them.
+
+    Ends the script if the queue cannot be read.
+    """
     grep = f"grep -F {shlex.quote(f'|{MARK}{key}')}"
     return (
         f"queue=$(squeue -h -t all --me -O {shlex.quote(_FOUND_BY)}) || exit 1\n"
         f'found=$(printf "%s\\n" "$queue" | {grep})\n'
+        f'[ -n "$found" ] || found=$(cat {_folder(key)}/{_MADE} 2>/dev/null)\n'
         '[ -z "$found" ] || printf "%s\\n" "$found" | cut -d "|" -f 1 | sort -n'
     )
 
@@ -204,10 +229,10 @@ def _completed(queue: Sequence[Row], accounting: Sequence[Row]) -> list[Row]:
 
 def _read_squeue(text: str) -> Iterable[Row]:
     for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) < 8:
+        parts = line.strip().removesuffix("|").split("|", 10)
+        if len(parts) < 11:
             continue
-        job_id, task, state, reason, code, start, end, nodes = parts[:8]
+        job_id, task, state, reason, code, start, end, nodes, cpus, used, comment = parts
         status, number = exit_of(code)
         index = "" if task in ("N/A", "") else task
         yield Row(
@@ -220,15 +245,18 @@ def _read_squeue(text: str) -> Iterable[Row]:
             start=start,
             end=end,
             nodes=nodes,
+            comment=comment,
+            cpus=int(cpus) if cpus.isdigit() else 0,
+            seconds=seconds_of(used),
         )
 
 
 def _read_sacct(text: str) -> Iterable[Row]:
     for line in text.splitlines():
-        parts = line.strip().split("|")
-        if len(parts) < 7 or "." in parts[0]:
+        parts = line.strip().split("|", 9)
+        if len(parts) < 10 or "." in parts[0]:
             continue
-        name, state, reason, code, start, end, nodes = parts[:7]
+        name, state, reason, code, start, end, nodes, cpus, used, comment = parts
         job_id, _, task = name.partition("_")
         status, number = exit_of(code)
         yield Row(
@@ -241,6 +269,9 @@ def _read_sacct(text: str) -> Iterable[Row]:
             start=start,
             end=end,
             nodes=nodes,
+            comment=comment,
+            cpus=int(cpus) if cpus.isdigit() else 0,
+            seconds=int(used) if used.isdigit() else 0,
         )
 
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airside.agents.slurm_errors import kind_of, one_line, refusal
-from airside.agents.slurm_states import Row, exit_of, is_id, state_of
-from airside.agents.slurm_submission import MARK, Submission
+from airside.agents.slurm_states import PHASES, Row, exit_of, is_id, state_of
+from airside.agents.slurm_submission import Submission, is_of
 from airside.model import Fail, NotFound, Retry
 from airside.model.redaction import redact
 
@@ -104,7 +104,7 @@ class Rest:
     async def find(self, key: str) -> str | None:
         """The first job with this key that slurmctld still knows."""
         jobs = await self._jobs()
-        ids = [int(row_id(job)) for job in jobs if str(job.get("comment") or "").startswith(f"{MARK}{key}")]
+        ids = [int(row_id(job)) for job in jobs if is_of(key, str(job.get("comment") or ""))]
         return str(min(ids)) if ids else None
 
     async def rows(self, ids: Sequence[str]) -> Mapping[str, list[Row]]:
@@ -133,20 +133,21 @@ class Rest:
     async def _jobs(self) -> Sequence[Mapping[str, Any]]:
         answer = await self._ask("GET", f"{self._slurm}/jobs")
         _raise_for("The queue cannot be read", answer)
-        return [job for job in answer.get("jobs") or () if isinstance(job, Mapping)]
+        return _listed(answer)
 
     async def _job(self, number: str) -> Sequence[Mapping[str, Any]]:
         answer = await self._ask("GET", f"{self._slurm}/job/{number}")
         if kind_of(_words(answer)) == "not found":
             return ()
         _raise_for(f"Job {number} cannot be read", answer)
-        return [job for job in answer.get("jobs") or () if isinstance(job, Mapping)]
+        return _listed(answer)
 
     async def _remembered(self, number: str) -> list[Row]:
         answer = await self._ask("GET", f"{self._accounting}/job/{number}")
-        if kind_of(_words(answer)) != "not found":
-            _raise_for(f"Job {number} is not in the queue and the accounting fails", answer)
-        return [_accounted(job, number) for job in answer.get("jobs") or ()]
+        if kind_of(_words(answer)) == "not found":
+            return []
+        _raise_for(f"Job {number} is not in the queue and the accounting fails", answer)
+        return [_accounted(job, number) for job in _listed(answer)]
 
     async def _ask(self, method: str, url: str, body: Any = None) -> Mapping[str, Any]:
         import httpx2
@@ -171,6 +172,8 @@ class Rest:
             raise Retry(f"slurmrestd answered {response.status_code} without JSON: {text}") from None
         if not isinstance(answer, Mapping):
             raise Retry(f"slurmrestd answered {response.status_code} with something else than an object.")
+        if response.status_code >= 400 and not _words(answer):  # a proxy before it, say: nothing is said of jobs
+            raise Retry(f"slurmrestd answered {response.status_code}: {one_line(response.text, 200)}")
         return answer
 
     def _body(self, submission: Submission) -> Mapping[str, Any]:
@@ -218,12 +221,16 @@ def _row(job: Mapping[str, Any]) -> Row:
         start=_instant(job.get("start_time")),
         end=_instant(job.get("end_time")),
         nodes=str(job.get("nodes") or ""),
+        comment=str(job.get("comment") or ""),
+        cpus=_number(job.get("cpus")) or 0,
+        seconds=_seconds(job),
     )
 
 
 def _accounted(job: Mapping[str, Any], number: str) -> Row:
     array, state, time = job.get("array") or {}, job.get("state") or {}, job.get("time") or {}
-    task = _number(array.get("task_id"))
+    task, comment = _number(array.get("task_id")), job.get("comment") or ""
+    allocated = (job.get("tres") or {}).get("allocated") or ()
     status, signal = _exit(job.get("exit_code"))
     return Row(
         job_id=number,
@@ -235,7 +242,17 @@ def _accounted(job: Mapping[str, Any], number: str) -> Row:
         start=_instant(time.get("start")),
         end=_instant(time.get("end")),
         nodes=str(job.get("nodes") or ""),
+        comment=str(comment.get("job") or "") if isinstance(comment, Mapping) else str(comment),
+        cpus=next((_number(one.get("count")) or 0 for one in allocated if one.get("type") == "cpu"), 0),
+        seconds=_number(time.get("elapsed")) or 0,
     )
+
+
+def _seconds(job: Mapping[str, Any]) -> int:
+    """How long a job has run that is over; the end that is told before is the one that is planned."""
+    phase = PHASES.get(_state(job.get("job_state")))
+    start, end = _number(job.get("start_time")), _number(job.get("end_time"))
+    return max(0, end - start) if start and end and phase is not None and phase.is_terminal else 0
 
 
 def _number(value: Any) -> int | None:
@@ -261,6 +278,13 @@ def _exit(value: Any) -> tuple[int, int]:
 def _instant(value: Any) -> str:
     seconds = _number(value)
     return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else ""
+
+
+def _listed(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    jobs = answer.get("jobs")
+    if not isinstance(jobs, list):
+        raise Retry("slurmrestd answered without a list of jobs.")
+    return [job for job in jobs if isinstance(job, Mapping)]
 
 
 def _words(answer: Mapping[str, Any]) -> str:

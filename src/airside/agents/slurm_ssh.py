@@ -16,7 +16,8 @@ from airside.model.redaction import redact
 if TYPE_CHECKING:
     import asyncssh
 
-_SESSIONS = 8  # commands at once over one connection: sshd allows ten
+_SESSIONS = 8  # commands at once over one connection: sshd allows ten, of which some may have ended just now
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds until sshd has noticed that they have
 _CONNECT_TIMEOUT = 20.0  # seconds
 _KEEPALIVE = 15.0  # seconds
 _IDLE = 600.0  # seconds until an unused connection is closed
@@ -74,7 +75,7 @@ class SshPool:
             fresh = line.connection is None
             try:
                 async with line.session(), asyncio.timeout(self._timeout):
-                    return await _ask(await self._connection(login, line), script)
+                    return await self._ask(login, line, script)
             except TimeoutError as exc:
                 line.drop()
                 raise Retry(f"{login.name} did not answer within {self._timeout:g} s.") from exc
@@ -89,6 +90,19 @@ class SshPool:
         lines, self._lines = list(self._lines.values()), {}
         for line in lines:
             line.drop()
+
+    async def _ask(self, login: Login, line: _Line, script: str) -> Answer:
+        import asyncssh
+
+        for pause in _PAUSES:
+            connection = await self._connection(login, line)
+            try:
+                return await _run(connection, script)
+            except asyncssh.ChannelOpenError:  # nothing was run, and other commands are under way on the connection
+                if connection.is_closed():
+                    raise
+            await asyncio.sleep(pause)
+        return await _run(await self._connection(login, line), script)
 
     async def _connection(self, login: Login, line: _Line) -> asyncssh.SSHClientConnection:
         async with line.connecting:
@@ -155,7 +169,7 @@ class _Line:
             self.connection = None
 
 
-async def _ask(connection: asyncssh.SSHClientConnection, script: str) -> Answer:
+async def _run(connection: asyncssh.SSHClientConnection, script: str) -> Answer:
     """The script goes in as the input of a shell: no login shell, whichever it is, has a say in its quoting."""
     async with connection.create_process("exec /bin/sh -s", encoding="utf-8", errors="replace") as process:
         out, err = await process.communicate(script)

@@ -92,7 +92,8 @@ _NOTHING_TO_SAY = ("", "None", "(null)", "N/A", "NonZeroExitCode")
 class Row:
     """One job, or one task of an array: `task` is its index ("3", or "4-9%2" for some that wait), empty if it is none.
 
-    `status` is the exit status, `signal` the signal that ended it; times are as Slurm writes them.
+    `status` is the exit status, `signal` the signal that ended it; times are as Slurm writes them. It has run for so
+    many `seconds` on so many `cpus`; 0 if Slurm does not tell.
     """
 
     job_id: str
@@ -104,6 +105,9 @@ class Row:
     start: str = ""
     end: str = ""
     nodes: str = ""
+    comment: str = ""
+    cpus: int = 0
+    seconds: int = 0
 
     @property
     def phase(self) -> Phase:
@@ -203,6 +207,20 @@ def exit_of(text: str) -> tuple[int, int]:
     return int(first) >> 8 & 0xFF, int(first) & 0x7F
 
 
+def seconds_of(text: str) -> int:
+    """How long a job has run, as squeue writes it: D-H:M:S, of which the first parts may be left out.
+
+    >>> seconds_of("1-02:03:04"), seconds_of("2:05"), seconds_of("INVALID")
+    (93784, 125, 0)
+    """
+    days, _, time = text.strip().rpartition("-")
+    parts = [days or "0", *("0:0:" + time).split(":")[-3:]]
+    if not all(part.isdigit() for part in parts):
+        return 0
+    day, hours, minutes, seconds = map(int, parts)
+    return ((day * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
 def _code(row: Row) -> str:
     return _CODES.get(row.state, "JobFailed") if row.phase.is_failure else ""
 
@@ -240,6 +258,11 @@ def _facts(rows: Sequence[Row]) -> Mapping[str, Any]:
         facts["tasks"] = sum(_size(row.task) for row in rows)
     told = {"nodes": first.nodes, "start_time": first.start, "end_time": first.end if first.phase.is_terminal else ""}
     facts |= {name: value for name, value in told.items() if value and value not in ("N/A", "Unknown", "None assigned")}
+    used = sum(row.cpus * row.seconds for row in rows)
+    cost = {"cpus": sum(row.cpus for row in rows), "cpu_seconds": used}
+    if not first.task:
+        cost["seconds"] = first.seconds
+    facts |= {name: value for name, value in cost.items() if value}
     if first.phase.is_terminal and not first.task:
         facts |= {"exit_status": first.status, "signal": first.signal}
     return facts

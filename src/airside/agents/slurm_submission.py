@@ -57,6 +57,15 @@ class Submission:
         return f"{MARK}{self.key} {self.options.get('comment') or ''}".strip()
 
 
+def is_of(key: str, comment: str) -> bool:
+    """True if a job with this comment was made for this key.
+
+    >>> is_of("0a", "airside:0a nightly run"), is_of("0a", "airside:0ab"), is_of("", "airside:")
+    (True, False, False)
+    """
+    return bool(key) and comment.partition(" ")[0] == f"{MARK}{key}"
+
+
 def read_submission(task: Task) -> Submission:
     """The job that a task asks for. `Fail` names what is wrong."""
     config = dict(task.config)

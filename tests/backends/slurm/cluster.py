@@ -114,7 +114,7 @@ class Cluster:
 
     def up(self) -> None:
         self.folder.chmod(0o755)
-        for name in ("run/munge", "run/sshd", "home", "state", "spool", "db", "work", "xdg"):
+        for name in ("run/munge", "run/sshd", "home", "python", "state", "spool", "db", "work", "xdg"):
             (self.folder / name).mkdir(parents=True)
         self.ports = {name: self.free_port() for name in ("ctld", "slurmd", "dbd", "mysql", "rest", "ssh")}
         places: Mapping[str, Any] = {"folder": self.folder, "min_job_age": self.min_job_age, **self.ports}
@@ -176,14 +176,14 @@ class Cluster:
             (self.folder / name).write_text(f"[127.0.0.1]:{self.ports['ssh']} {public}")
         self.start_ssh()
 
-    def start_ssh(self) -> None:
+    def start_ssh(self, *arguments: str) -> None:
         self._daemon(
             "/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-p", str(self.ports["ssh"]),
             "-h", str(self.folder / "host_key"), "-o", "ListenAddress=127.0.0.1", "-o", "PidFile=none",
             "-o", f"AuthorizedKeysFile={self.folder}/authorized_keys", "-o", "StrictModes=no",
             "-o", "PermitRootLogin=prohibit-password", "-o", "PasswordAuthentication=no", "-o", "UsePAM=no",
             "-o", f"SetEnv=SLURM_CONF={self.folder}/slurm.conf XDG_STATE_HOME={self.folder}/xdg",
-            port=self.ports["ssh"],
+            *arguments, port=self.ports["ssh"],
         )  # fmt: skip
 
     def stop_ssh(self) -> None:
@@ -247,8 +247,18 @@ class Cluster:
     def _inside(self, argv: Sequence[str], *, own_processes: bool = False) -> list[str]:
         """The command in the cluster's view of this machine."""
         apart = ("--pid", "--fork", "--kill-child", "--mount-proc") if own_processes else ()
-        home = pwd.getpwuid(0).pw_dir  # an empty one: what its .bashrc does is no part of the test
-        enter = f'mount --bind {self.folder}/run /run && mount --bind {self.folder}/home {home} && exec "$@"'
+        home = Path(pwd.getpwuid(0).pw_dir)  # an empty one: what its .bashrc does is no part of the test
+        mounts = [f"mount --bind {self.folder}/run /run"]
+        kept = Path(sys.base_prefix)  # but functions run with this Python
+        if kept.is_relative_to(home):
+            mounts += [
+                f"mount --bind {kept} {self.folder}/python",
+                f"mkdir -p {self.folder}/home/{kept.relative_to(home)}",
+            ]
+        mounts.append(f"mount --bind {self.folder}/home {home}")
+        if kept.is_relative_to(home):
+            mounts.append(f"mount --bind {self.folder}/python {kept}")
+        enter = " && ".join([*mounts, 'exec "$@"'])
         return ["unshare", "--mount", *apart, "sh", "-c", enter, "sh", *argv]
 
     def _write(self, name: str, content: bytes, mode: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from airside.model import Call, Phase
 from airside.sdk.adapt import adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
+from airside.testing.client import literal_map
 
 Options = Mapping[str, Any]
 ShellTask = Callable[..., Any]
@@ -80,8 +82,9 @@ async def test_processes_that_create_at_once_make_one_job(
     assert len(jobs_of(task.key)) == 1
 
 
-async def test_a_job_that_the_controller_forgot_is_found_in_the_accounting(
-    options: Options, shell_task: ShellTask, cluster: Any, work: Path, jobs_of: Callable[[str], list[str]]
+@pytest.mark.parametrize("keeps", ["its folder", pytest.param("the accounting", marks=pytest.mark.backend)])
+async def test_a_job_that_the_controller_forgot_is_found(
+    keeps: str, options: Options, shell_task: ShellTask, cluster: Any, work: Path, jobs_of: Callable[[str], list[str]]
 ) -> None:
     task = shell_task("echo the end; exit 3", sbatch={"output": "my-%x-%j.log"})
     async with harness(Slurm(), options=options) as h:
@@ -89,6 +92,10 @@ async def test_a_job_that_the_controller_forgot_is_found_in_the_accounting(
         assert (await h.finish(job, timeout=60)).phase is Phase.RETRYABLE_FAILED
         [number] = jobs_of(job.task.key)
         await _accounted(cluster, number)
+        if keeps == "the accounting":
+            shutil.rmtree(cluster.folder / "xdg/airside/slurm/jobs" / job.task.key)
+        else:  # not every accounting keeps comments
+            cluster.run("sacctmgr", "-i", "modify", "job", f"jobid={number}", "set", "comment=")
         cluster.forget_jobs()
         assert jobs_of(job.task.key) == []
         again = await h.create(task=task, output_prefix=job.output_prefix)
@@ -177,14 +184,84 @@ async def test_tasks_of_flytekits_plugin_run_as_they_are(
             prefix = str(work / template.id.name)
             inputs = {"x": 1} if template.type == "slurm_fn" else {}
             meta = await h.client.create(template.type, template=template, inputs=inputs, prefix=prefix)
-            async with asyncio.timeout(60):
-                while not Phase((await h.client.get(meta, template.type)).phase).is_terminal:
-                    await asyncio.sleep(0.2)
+            await _ended(h.client, meta, template.type)
             bodies = [message.body async for message in h.client.logs(meta, template.type, lines=10)]
             told.append([line.message for body in bodies for line in body.lines])
     assert told[0] == ["args: a b"]
     assert told[1] == ["from the shell"]
     assert told[2][0].startswith("pyflyte-execute --inputs")
+
+
+async def _ended(client: Any, meta: bytes, task_type: str) -> Any:
+    async with asyncio.timeout(100):
+        while True:
+            resource = await client.get(meta, task_type)
+            if Phase(resource.phase).is_terminal:
+                return resource
+            await asyncio.sleep(0.2)
+
+
+FUNCTION = """
+import os, sys
+from flytekit import task
+from flytekitplugins.slurm import SlurmFunctionConfig
+
+@task(
+    task_config=SlurmFunctionConfig(
+        ssh_config={"host": "127.0.0.1", "username": "root"},
+        sbatch_config={"partition": "main"},
+        script="#!/bin/bash\\n"
+        f"cd {os.path.dirname(__file__)}; PATH={sys.prefix}/bin:$PATH PYTHONPATH=. {{task.fn}}\\n",
+    ),
+    container_image="img:1",
+)
+def plus_one(x: int) -> int:
+    if x < 0:
+        raise ValueError("no negative numbers")
+    return x + 1
+"""
+SERIALISE = """
+from flytekit.configuration import Image, ImageConfig, SerializationSettings
+from flytekit.tools.translator import get_serializable
+from made import plus_one
+settings = SerializationSettings(project="p", domain="d", version="v", image_config=ImageConfig(Image("x", "img", "1")))
+print(get_serializable({}, settings, plus_one).template.to_flyte_idl().SerializeToString().hex())
+"""
+
+
+@pytest.mark.backend  # it starts flytekit twice
+async def test_a_function_of_flytekit_runs_and_its_result_or_its_error_comes_back(
+    options: Options, work: Path, environment: Callable[..., Path]
+) -> None:
+    venv = environment("flytekit-slurm", "flytekitplugins-slurm==1.16.*", "setuptools<81")
+    (work / "made.py").write_text(FUNCTION)
+    printed = await asyncio.to_thread(
+        subprocess.run,
+        [str(venv / "bin/python"), "-c", SERIALISE],
+        capture_output=True, text=True, check=True, cwd=work,
+    )  # fmt: skip
+    ends = {}
+    async with harness(Slurm(), wire="v1", options=options) as h:
+        for x in (41, -1):
+            template = tasks_pb2.TaskTemplate.FromString(bytes.fromhex(printed.stdout.strip()))
+            inputs, prefix = work / f"{x}.pb", work / f"out{x}"
+            inputs.write_bytes(literal_map({"x": x}).SerializeToString())
+            places = {
+                "{{.input}}": str(inputs),
+                "{{.outputPrefix}}": str(prefix),
+                "{{.rawOutputDataPrefix}}": str(work / "raw"),
+                "{{.checkpointOutputPrefix}}": str(work / "checkpoint"),
+                "{{.prevCheckpointPrefix}}": '""',
+            }
+            arguments = [places.get(word, word) for word in template.container.args]  # as Flyte's engines fill them in
+            del template.container.args[:]
+            template.container.args.extend(arguments)
+            meta = await h.client.create("slurm_fn", template=template, inputs={"x": x}, prefix=str(prefix))
+            ends[x] = await _ended(h.client, meta, "slurm_fn")
+    assert Phase(ends[41].phase) is Phase.SUCCEEDED, ends[41].message
+    assert ends[41].outputs.literals["o0"].scalar.primitive.integer == 42
+    assert Phase(ends[-1].phase).is_failure
+    assert "no negative numbers" in ends[-1].message
 
 
 def test_the_example_of_the_documentation_runs(cluster: Any, options: Options, work: Path, tmp_path: Path) -> None:

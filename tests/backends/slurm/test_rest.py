@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from airside import kwtypes
 from airside.agents.slurm import SlurmAgent
 from airside.model import Call, Connection, Fail, Phase, Retry
-from airside.sdk.adapt import adapt
+from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
 
@@ -35,7 +39,7 @@ async def test_a_script_runs_and_its_failure_is_told(wire: Wire, rest_options: O
         good = await h.finish(job, timeout=60)
         assert (good.phase, good.message) == (Phase.SUCCEEDED, "COMPLETED")
         assert good.info is not None
-        assert good.info["nodes"] == "localhost"
+        assert (good.info["nodes"], good.info["cpus"]) == ("localhost", 1)
         bad = await h.create(
             task=shell_task('exit "{inputs.status}"', inputs=kwtypes(status=int)), inputs={"status": 7}
         )
@@ -150,6 +154,49 @@ async def test_a_token_that_is_refused_while_a_job_is_there_may_be_in_renewal(
         await h.delete(job)
 
 
+async def test_an_error_of_a_proxy_says_nothing_of_jobs(
+    rest_options: Options,
+    shell_task: ShellTask,
+    cluster: Any,
+    fault_proxy: Callable[..., Any],
+    jobs_of: Callable[[str], list[str]],
+) -> None:
+    proxy = fault_proxy(cluster.ports["rest"])
+    options = {**rest_options, "allowed_hosts": [proxy.url], "rest_url": proxy.url}
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task("sleep 600"))
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        several = [agent.codec.encode(replace(agent.codec.decode(meta), job_id=str(one))) for one in range(900, 905)]
+        proxy.set(share=1.0, kinds=["503", "429"])  # with JSON in their bodies
+        asked = (agent.find(job.task, job.task.key, Call()), agent.create(job.task, Call()), agent.get(meta, Call()))
+        told = await asyncio.gather(*asked, agent.delete(meta, Call()), return_exceptions=True)
+        told += await agent.get_many([meta, *several], Call())
+        proxy.set(share=0.0)
+        assert [type(one) for one in told] == [Retry] * 10, told
+        assert len(jobs_of(job.task.key)) == 1
+        await h.delete(job)
+
+
+async def test_a_handle_reaches_only_the_job_of_its_key(
+    rest_options: Options, shell_task: ShellTask, cluster: Any, work: Path
+) -> None:
+    wrapped = ("sbatch", "--parsable", f"--chdir={work}", "--wrap", "sleep 600")
+    theirs = [cluster.run(*wrapped[:2], *more, *wrapped[2:]).strip() for more in ((), ("--comment=theirs",))]
+    async with harness(Slurm(), options=rest_options) as h, opened(rest_options) as agent:
+        job = await h.create(task=shell_task("sleep 600"))
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        for number in theirs:
+            forged = agent.codec.encode(replace(agent.codec.decode(meta), job_id=number))
+            with pytest.raises(Retry, match="not cancelled: its comment"):
+                await agent.delete(forged, Call())
+        await h.delete(job)
+    queue = cluster.run("squeue", "-h", "-t", "all", "-o", "%A %T")
+    assert not any(f"{number} CANCELLED" in queue for number in theirs)
+    cluster.run("scancel", *theirs)
+
+
 async def test_a_version_that_slurmrestd_does_not_speak_is_told(rest_options: Options, shell_task: ShellTask) -> None:
     async with harness(Slurm(), options={**rest_options, "rest_version": "v0.0.99"}) as h:
         resource = await h.finish(await h.create(task=shell_task("true")))
@@ -162,6 +209,17 @@ async def test_there_is_no_log_over_rest(rest_options: Options, shell_task: Shel
         job = await h.create(task=shell_task("true"))
         with pytest.raises(Fail, match="no access to the files"):
             [line async for line in h.logs(job)]
+
+
+@asynccontextmanager
+async def opened(options: Options) -> AsyncIterator[AsyncFace]:
+    """The agent as a service uses it, without the service."""
+    agent = AsyncFace(Slurm())
+    await agent.open(read_options(agent.options_type, options, "agents.slurm"))
+    try:
+        yield agent
+    finally:
+        await agent.close()
 
 
 def _noting(asked: list[str]) -> Callable[[Any], Any]:

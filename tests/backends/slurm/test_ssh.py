@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from airside.agents.slurm import (
     SlurmScriptConfig,
     SlurmTask,
 )
-from airside.model import Call, Connection, Fail, Phase, Resource, Retry
+from airside.model import Call, Connection, Fail, NotFound, Phase, Resource, Retry
 from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
@@ -64,6 +65,7 @@ async def test_a_script_runs_with_its_inputs_and_leaves_its_outputs(
         assert Path(outputs["copy"].uri).read_text() == f"{words}|3"
         assert resource.info is not None
         assert resource.info["exit_status"] == 0
+        assert resource.info["cpus"] == 1
         assert resource.info["nodes"] == "localhost"
         assert [line.message async for line in h.logs(job)] == ["done"]
 
@@ -143,12 +145,29 @@ async def test_a_log_is_followed_and_read_page_by_page(options: Options, shell_t
 
 
 async def test_only_the_end_of_a_large_log_is_fetched(options: Options, shell_task: ShellTask) -> None:
-    async with harness(Slurm(), options=options) as h:
-        job = await h.create(task=shell_task("head -c 30000000 /dev/zero | tr '\\0' 'x'; echo; echo 'the end'; exit 1"))
-        resource = await h.finish(job, timeout=60)
-        assert resource.message.startswith("FAILED: exited with 1: the end (")
-        piece = [line async for line in h.logs(job, limit=3)]
+    script = "head -c 30000000 /dev/zero | tr '\\0' 'x'; echo; echo 'the end'; exit 1"
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task(script))
+        assert (await h.finish(job, timeout=60)).message.startswith("FAILED: exited with 1: the end (")
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        pool, fetched = agent.author._clusters._pool, 0
+        run = pool.run
+
+        async def weighed(login: Any, script: str) -> Any:
+            nonlocal fetched
+            answer = await run(login, script)
+            fetched += len(answer.out)
+            return answer
+
+        pool.run = weighed
+        assert (await agent.get(meta, Call())).message == "FAILED: exited with 1: the end"
+        assert fetched < 20_000  # bytes of 30 MB
+        piece = [line async for line in agent.logs(meta, after="", limit=3, call=Call())]
         assert [len(line.message) for line in piece] == [65536] * 3
+        rest = [line async for line in agent.logs(meta, after=":30000001", limit=9, call=Call())]
+        assert [line.message for line in rest] == ["the end"]
+        assert fetched < 1_000_000
 
 
 async def test_a_cancelled_job_ends(
@@ -347,6 +366,96 @@ async def test_what_one_job_has_left_costs_the_others_nothing(options: Options, 
     assert "no time left" in str(told[1])
     assert isinstance(told[2], Resource)
     assert dict(told[2].outputs or {}) == {"n": 2}
+
+
+async def test_a_handle_reaches_only_the_job_of_its_key(
+    options: Options, shell_task: ShellTask, cluster: Any, work: Path, eventually: Any
+) -> None:
+    theirs = cluster.run("sbatch", "--parsable", f"--chdir={work}", "--wrap", "echo private; sleep 600").strip()
+    eventually(lambda: "private" in "".join(one.read_text() for one in work.glob("slurm-*.out")))
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task("true"))
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        forged = agent.codec.encode(replace(agent.codec.decode(meta), job_id=theirs))
+        with pytest.raises(Retry, match="not cancelled: its comment"):
+            await agent.delete(forged, Call())
+        with pytest.raises(Fail, match="not shown: its comment"):
+            [line async for line in agent.logs(forged, after="", limit=9, call=Call())]
+        assert f"{theirs} RUNNING" in cluster.run("squeue", "-h", "-t", "all", "-o", "%A %T")
+        cluster.run("scancel", theirs)
+        eventually(lambda: f"{theirs} CANCELLED" in cluster.run("squeue", "-h", "-t", "all", "-o", "%A %T"))
+        with pytest.raises(NotFound, match="not that of this task"):
+            await agent.get(forged, Call())
+        await h.finish(job, timeout=60)
+        elsewhere = agent.codec.encode(replace(agent.codec.decode(meta), key="../../../etc"))
+        with pytest.raises(NotFound):
+            await agent.get(elsewhere, Call())
+
+
+async def test_one_connection_serves_many_polls(options: Options, shell_task: ShellTask, cluster: Any) -> None:
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task("true"))
+        await h.finish(job, timeout=60)
+        pool, made = agent.author._clusters._pool, 0
+        connect = pool._connect
+
+        async def counted(login: Any) -> Any:
+            nonlocal made
+            made += 1
+            return await connect(login)
+
+        pool._connect = counted
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        cluster.stop_ssh()
+        cluster.start_ssh("-o", "MaxSessions=3")  # fewer commands at once than the agent thinks
+        try:
+            await asyncio.gather(*(agent.get(meta, Call()) for _ in range(20)))
+        finally:
+            cluster.stop_ssh()
+            cluster.start_ssh()
+        assert made == 2
+
+
+@pytest.mark.backend  # Slurm's programs wait for their controller
+async def test_a_controller_that_is_away_costs_no_job(
+    options: Options, shell_task: ShellTask, cluster: Any, jobs_of: Callable[[str], list[str]]
+) -> None:
+    async with harness(Slurm(), options=options) as h, opened(options) as agent:
+        job = await h.create(task=shell_task("sleep 600"))
+        meta, fresh = await agent.find(job.task, job.task.key, Call()), h.task(task=shell_task("true"))
+        assert meta is not None
+        cluster.stop("slurmctld")
+        try:
+            asked = (agent.get(meta, Call()), agent.delete(meta, Call()), agent.create(fresh, Call()))
+            told = await asyncio.gather(*asked, agent.find(fresh, fresh.key, Call()), return_exceptions=True)
+        finally:
+            cluster.start_controller()
+        assert [type(one) for one in told] == [Retry] * 4, told
+        assert not (await agent.get(meta, Call())).phase.is_terminal
+        assert jobs_of(fresh.key) == []
+        await h.delete(job)
+
+
+async def test_outputs_that_cannot_be_read_now_are_asked_for_again(
+    options: Options, shell_task: ShellTask, work: Path
+) -> None:
+    programs = work / "bin"
+    programs.mkdir()
+    broken = programs / "head"
+    broken.write_text("#!/bin/sh\necho 'head: error reading: Input/output error' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    task = shell_task('echo "{\\"n\\": 3}" > "$AIRSIDE_OUTPUT_DIR/outputs.json"', outputs=kwtypes(n=int))
+    async with harness(Slurm(), options=options) as h, opened({**options, "bin_dir": str(programs)}) as agent:
+        job = await h.create(task=task)
+        assert dict((await h.finish(job, timeout=60)).outputs or {}) == {"n": 3}
+        meta = await agent.find(job.task, job.task.key, Call())
+        assert meta is not None
+        with pytest.raises(Retry, match="Input/output error"):
+            await agent.get(meta, Call())
+        broken.unlink()
+        assert dict((await agent.get(meta, Call())).outputs or {}) == {"n": 3}
 
 
 async def test_a_script_that_was_cut_off_on_its_way_makes_no_job(
