@@ -212,6 +212,12 @@ def test_the_domains_of_the_vendor_are_those_of_the_sdk() -> None:
     assert {host.removeprefix("*") for host in VENDOR_HOSTS} == zones
 
 
+def test_a_state_or_result_that_nobody_knows_yet_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    states.phase_of({"state": {"life_cycle_state": "DREAMING"}})
+    states.phase_of({"state": {"life_cycle_state": "TERMINATED", "result_state": "SHRUGGED"}})
+    assert ["DREAMING" in caplog.messages[0], "SHRUGGED" in caplog.messages[1]] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("run", "phase", "code"),
     [

@@ -313,16 +313,25 @@ def test_a_task_takes_every_argument_of_the_plugins() -> None:
         DatabricksTask(name="two", notebook_path="/n", databricks_token="a", databricks_token_secret="b")
 
 
-async def test_the_version_of_the_api_is_a_setting(door: Any) -> None:
-    agent = await opened(host=door.url, api_version="2.1")
-    door.answer("/api/2.1/jobs/runs/submit", {"run_id": 7})
-    state = {"life_cycle_state": "RUNNING", "state_message": "In run"}
-    for _ in range(2):
-        door.answer("/api/2.1/jobs/runs/get", {"run_id": 7, "state": state, "run_page_url": "https://x/#job/1/run/7"})
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+async def test_a_run_lives_its_life_in_each_version_of_the_api(version: str, door: Any, tmp_path: Path) -> None:
+    place = door.upload("/Shared/wait.py", WAIT + "print('gone')\n")
+    agent = await opened(host=door.url, api_version=version)
     async with harness(DatabricksAgent, options=options(door)) as h:
-        meta = await agent.create(h.task(task=script("/a.py")), Call())
-    assert (await agent.get(meta, Call())).message == "In run"
-    assert len(door.calls("/runs/submit")[0].body["tasks"]) == 1
+        made = [h.task(task=script(place, str(tmp_path / "go"))) for _ in range(3)]
+    metas = [await agent.create(task, Call()) for task in made]
+    assert await agent.create(made[0], Call()) == metas[0]  # the token is known there
+    assert not any(one.phase.is_terminal for one in await agent.get_many(metas, Call()))
+    await agent.delete(metas[2], Call())
+    (tmp_path / "go").touch()
+    for meta in metas[:2]:
+        while not (end := await agent.get(meta, Call())).phase.is_terminal:
+            await asyncio.sleep(0.02)
+        assert end.phase is Phase.SUCCEEDED, end
+    assert [line.message async for line in agent.logs(metas[0], after="", limit=9, call=Call())] == ["gone"]
+    asked = {one.path for one in door.asked if "/jobs/" in one.path}
+    words = ("submit", "get", "list", "cancel", "get-output")
+    assert asked == {f"/api/{version}/jobs/runs/{word}" for word in words}
     await agent.close()
 
 
@@ -350,6 +359,16 @@ async def test_what_a_notebook_exits_with_is_the_output(door: Any) -> None:
     assert seen[0].info["execution_duration"] == 1.5
     assert (seen[2].phase, seen[2].code) == (Phase.FAILED, "OutputConversionError")
     assert "'oops'" in seen[2].message
+
+
+async def test_an_exit_value_that_databricks_has_cut_off_is_no_output(door: Any) -> None:
+    agent = await opened(host=door.url)
+    door.answer("/runs/get", over())
+    door.answer("/runs/get-output", {"notebook_output": {"result": "the beginning of it", "truncated": True}})
+    resource = await agent.get(agent.codec.encode(Run(door.url, 7, outputs={"text": "str"})), Call())
+    assert (resource.phase, resource.code) == (Phase.FAILED, "OutputConversionError")
+    assert "more than Databricks keeps" in resource.message
+    await agent.close()
 
 
 async def test_only_a_notebook_that_ran_is_asked_for_its_exit_value(door: Any) -> None:
@@ -442,6 +461,19 @@ async def test_whatever_is_refused_while_a_run_is_there_may_pass(door: Any, monk
     door.answer("/runs/cancel", refusal("PERMISSION_DENIED"), 403)
     with pytest.raises(Retry, match="PERMISSION_DENIED"):
         await agent.delete(agent.codec.encode(Run(door.url, 7)), Call())
+    for status, code in ((400, "INVALID_STATE"), (501, "NOT_IMPLEMENTED"), (401, "UNAUTHENTICATED")):
+        door.answer("/runs/cancel", refusal(code), status)
+        with pytest.raises(Retry, match=code):
+            await agent.delete(agent.codec.encode(Run(door.url, 7)), Call())
+    for status, code in ((400, "INVALID_PARAMETER_VALUE"), (403, "PERMISSION_DENIED"), (404, "ENDPOINT_NOT_FOUND")):
+        door.answer("/runs/get-output", refusal(code), status)
+        door.answer("/runs/get", over())
+        with pytest.raises(Retry, match=code):  # of the call that follows: the notebook's exit value
+            await agent.get(agent.codec.encode(Run(door.url, 7, outputs={"text": "str"})), Call())
+        door.answer("/runs/get-output", refusal(code), status)
+        door.answer("/runs/get", over("FAILED", message="It failed."))
+        end = await agent.get(agent.codec.encode(Run(door.url, 7)), Call())
+        assert (end.phase, end.message.partition("\n")[0]) == (Phase.FAILED, "It failed.")
     door.answer("/runs/cancel", refusal("INVALID_PARAMETER_VALUE", "Run 7 does not exist."), 400)
     with pytest.raises(NotFound):
         await agent.delete(agent.codec.encode(Run(door.url, 7)), Call())
