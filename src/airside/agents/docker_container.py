@@ -22,8 +22,9 @@ from typing import Any
 from airside.agents.docker_container_engine import Engine, Refused
 from airside.agents.docker_container_states import PHASES, resource_of
 from airside.agents.faults import faults
+from airside.agents.flyte_container import flyte_variables, kinds_of, place_of
 from airside.agents.jobs import default_state_dir
-from airside.agents.json_values import to_json
+from airside.agents.json_values import local_path, to_json
 from airside.agents.placeholders import render
 from airside.agents.quantities import amount, size
 from airside.agents.stamped_lines import instant_of, lines_after
@@ -217,7 +218,7 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         resource = resource_of(told)
         if resource.phase is Phase.SUCCEEDED:
             try:
-                return replace(resource, outputs=outputs_of(job.notes))
+                return replace(resource, outputs=_outputs_of(job.notes))
             except ConversionError as exc:
                 return replace(resource, phase=Phase.FAILED, message=str(exc), code="OutputConversionError")
             except Fail as exc:
@@ -225,16 +226,16 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         if not resource.phase.is_failure:
             return resource
         directory = Path(job.notes.get("output_dir", ""))
-        document = OutputsAt(str(directory)) if (directory / "error.pb").exists() else None
+        place = str(directory) if (directory / "error.pb").exists() else job.notes.get("place", "")
         words = self._engine.last_words(job.name) if resource.code == "ContainerFailed" else ""
         message = f"{resource.message}: {words}" if words else resource.message
-        return replace(resource, message=message, outputs=document)
+        return replace(resource, message=message, outputs=OutputsAt(place) if place else None)
 
     # -- what is asked of the engine --------------------------------------------------------------------------------
 
     def _job(self, task: Task) -> ContainerJob:
         notes = output_notes(task, output_directory(task, self._place(task.key)))
-        return ContainerJob(name=f"airside-{task.key}", notes=notes)
+        return ContainerJob(name=f"airside-{task.key}", notes={**notes, "place": _far_place_of(task)})
 
     def _place(self, key: str) -> Path:
         return self._folder.absolute() / (key if key.isalnum() else hashlib.sha256(key.encode()).hexdigest()[:32])
@@ -262,6 +263,7 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
         arguments = [render(word, task.inputs, others) for word in container.args]
         if any("\0" in text for text in (*env.values(), *words, *arguments)):
             raise Fail("The container's command or environment has a NUL character; read it from AIRSIDE_INPUTS.")
+        given = {**flyte_variables(task), **env, **task.execution.env}
         told = {"AIRSIDE_INPUTS": str(inputs), "AIRSIDE_OUTPUT_DIR": str(directory), "AIRSIDE_KEY": task.key}
         binds = {
             str(inputs): {"bind": str(inputs), "mode": "ro"},
@@ -274,7 +276,7 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
             "image": container.image,
             "entrypoint": words or None,
             "command": arguments or None,
-            "environment": {**env, **told},
+            "environment": {**given, **told},
             "labels": {KEY_LABEL: task.key, "airside.task": task.execution.task_name[:200]},
             "volumes": binds,
             "network_mode": options.network or None,
@@ -315,6 +317,17 @@ def _container_of(task: Task) -> Container:
     if task.container is None or not task.container.image:
         raise Fail("A docker_container task needs a container with an image.")
     return task.container
+
+
+def _far_place_of(task: Task) -> str:
+    """Where in an object store a container of flytekit leaves `outputs.pb` or `error.pb`; empty for all others."""
+    words = [*task.container.command, *task.container.args] if task.container is not None else []
+    place = "" if kinds_of(task, words) else place_of(task, words)
+    return place if local_path(place) is None else ""
+
+
+def _outputs_of(notes: Mapping[str, Any]) -> Mapping[str, Any] | OutputsAt:
+    return OutputsAt(notes["place"]) if notes.get("place") else outputs_of(notes)
 
 
 def _limits(container: Container, options: DockerContainerAgent.Options) -> dict[str, Any]:

@@ -54,10 +54,14 @@ def resource_of(told: Mapping[str, Any]) -> Resource:
     if state.get("Error") and code in _CANNOT_START:
         words = " ".join(str(state["Error"]).split())[:500]
         return Resource(Phase.FAILED, message=f"it cannot be started: {words}", code="CannotStart", info=info)
-    return Resource(Phase.RETRYABLE_FAILED, message=_manner(code), code="ContainerFailed", info=info)
+    limit = int((told.get("HostConfig") or {}).get("Memory") or 0)
+    return Resource(Phase.RETRYABLE_FAILED, message=_manner(code, limit), code="ContainerFailed", info=info)
 
 
-def _manner(code: int) -> str:
+def _manner(code: int, limit: int) -> str:
+    """How a container has ended, in words. Not every engine tells that memory ran out: Podman 4.3 may not."""
+    if code == 128 + signal.SIGKILL and limit:
+        return f"killed by SIGKILL, as one is that uses more memory than its limit of {limit / 2**20:g}Mi"
     if code > 128:
         try:
             return f"killed by {signal.Signals(code - 128).name}"

@@ -31,9 +31,19 @@ def environment_of(task: Task) -> dict[str, str]:
     >>> environment_of(Task(type=TaskType("a"), key="0a", output_prefix="s3://runs/0"))
     {'FLYTE_FAIL_ON_ERROR': 'true', 'AIRSIDE_KEY': '0a', 'AIRSIDE_OUTPUT_PREFIX': 's3://runs/0'}
     """
-    execution = task.execution
     own = dict(task.container.env) if task.container is not None else {}
-    given = dict(zip(own, rendered(task, list(own.values())), strict=True))
+    return {
+        **flyte_variables(task),
+        **dict(zip(own, rendered(task, list(own.values())), strict=True)),
+        **task.execution.env,
+        "AIRSIDE_KEY": task.key,
+        "AIRSIDE_OUTPUT_PREFIX": task.output_prefix,
+    }
+
+
+def flyte_variables(task: Task) -> dict[str, str]:
+    """What Flyte puts into the environment of containers of its own."""
+    execution = task.execution
     ids = {
         "FLYTE_INTERNAL_EXECUTION_ID": execution.name,
         "FLYTE_INTERNAL_EXECUTION_PROJECT": execution.project,
@@ -47,10 +57,6 @@ def environment_of(task: Task) -> dict[str, str]:
     return {
         **{name: value for name, value in ids.items() if value},
         "FLYTE_FAIL_ON_ERROR": "true",  # else flytekit's entry point ends well whatever its task does
-        **given,
-        **execution.env,
-        "AIRSIDE_KEY": task.key,
-        "AIRSIDE_OUTPUT_PREFIX": task.output_prefix,
     }
 
 

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from airside.agents.faults import fault_of, faults
-from airside.agents.json_values import from_json, is_optional, kind_of
+from airside.agents.flyte_container import kinds_of, place_of
+from airside.agents.json_values import from_json, is_optional
 from airside.agents.k8s_job_client import ACCOUNT, Clients, Conflict, ask, every
 from airside.agents.k8s_job_manifest import (
     GAVE_UP,
@@ -25,7 +26,7 @@ from airside.agents.k8s_job_manifest import (
     manifest_of,
     namespace_of,
 )
-from airside.agents.k8s_job_states import resource_of, said, trouble_of
+from airside.agents.k8s_job_states import main_of, resource_of, said, trouble_of
 from airside.model import (
     Call,
     Connection,
@@ -50,7 +51,11 @@ _FOLLOW = 20.0  # seconds without a log line after which the pod is looked at ag
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K8sJob:
-    """What finds a Job again, and where its outputs are."""
+    """What finds a Job again.
+
+    outputs: the kinds of those that its container may tell in its last words. output_prefix: where it leaves
+    `outputs.pb` or `error.pb`; empty if it leaves neither.
+    """
 
     name: str
     namespace: str
@@ -233,8 +238,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         if resource.phase is Phase.SUCCEEDED:
             return _with_outputs(job, resource, pods)
         if resource.phase.is_failure:
-            document = OutputsAt(job.output_prefix) if job.outputs and job.output_prefix else None
-            return replace(resource, outputs=document)
+            return replace(resource, outputs=OutputsAt(job.output_prefix) if job.output_prefix else None)
         trouble = trouble_of(pods)
         if trouble is not None and now - trouble.since > self._options.pending_timeout:
             self._give_up(job, f"{trouble.code} {trouble.message}", call)
@@ -247,12 +251,15 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
         ask(jobs.patch_namespaced_job, job.name, job.namespace, change, doing="The Job cannot be ended")
 
     def _job(self, task: Task, found: Any) -> K8sJob:
+        pod = found.spec.template
+        main = next(one for one in pod.spec.containers if one.name == main_of(pod))
+        words = [*(main.command or ()), *(main.args or ())]
         return K8sJob(
             name=found.metadata.name,
             namespace=found.metadata.namespace,
             uid=found.metadata.uid,
-            outputs={name: kind_of(hint) for name, hint in task.interface.outputs.items()},
-            output_prefix=task.output_prefix,
+            outputs=kinds_of(task, words),
+            output_prefix=place_of(task, words),
         )
 
     # -- which cluster, as whom -------------------------------------------------------------------------------------
@@ -297,7 +304,7 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
 def _with_outputs(job: K8sJob, resource: Resource, pods: Sequence[Any]) -> Resource:
     """The outputs as the container told them in its last words, else as it wrote them under the output prefix."""
     if not job.outputs:
-        return replace(resource, outputs={})
+        return replace(resource, outputs=OutputsAt(job.output_prefix) if job.output_prefix else {})
     told: Mapping[str, Any] | None = said(pods)
     if told is None:
         return replace(resource, outputs=OutputsAt(job.output_prefix))

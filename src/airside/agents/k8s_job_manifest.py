@@ -8,8 +8,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from airside.agents.flyte_container import environment_of, rendered
 from airside.agents.json_values import to_json
-from airside.agents.placeholders import render
 from airside.model import Container, Fail, Task, TaskTemplate, UsageError
 
 KEY_LABEL = "airside/key"
@@ -166,14 +166,14 @@ def _add_container(pod: dict[str, Any], task: Task, defaults: Defaults) -> None:
         main |= {key: value for key, value in _container(task.container).items() if value}
     if not main.get("image"):
         raise Fail("A k8s_job task needs a container with an image.")
-    others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
     for key in ("command", "args"):
         if key in main:
-            main[key] = [render(str(word), task.inputs, others) for word in main[key]]
-    env = [{**one, "value": render(str(one["value"]), task.inputs, others)} if "value" in one else one
-           for one in main.get("env") or ()]  # fmt: skip
-    told = {"AIRSIDE_KEY": task.key, "AIRSIDE_OUTPUT_PREFIX": task.output_prefix}
-    main["env"] = [*env, *({"name": name, "value": value} for name, value in told.items())]
+            main[key] = rendered(task, [str(word) for word in main[key]])
+    told = environment_of(task)
+    given = [_mapping(one, "config.job: a variable") for one in main.get("env") or ()]
+    others = [{**one, "value": rendered(task, [str(one["value"])])[0]} if "value" in one else one
+              for one in given if one.get("name") not in told]  # fmt: skip
+    main["env"] = [*others, *({"name": name, "value": value} for name, value in told.items())]
     main.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")
     if defaults.image_pull_policy:
         main.setdefault("imagePullPolicy", defaults.image_pull_policy)
@@ -190,7 +190,6 @@ def _container(container: Container) -> dict[str, Any]:
         "image": container.image,
         "command": list(container.command),
         "args": list(container.args),
-        "env": [{"name": name, "value": value} for name, value in container.env.items()],
         "resources": resources,
     }
 

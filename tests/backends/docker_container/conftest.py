@@ -15,7 +15,23 @@ import pytest
 
 IMAGE = "localhost/busybox:1"
 _DEBIAN = "podman runc busybox-static"
-_APPLETS = ("cat", "dd", "echo", "env", "false", "head", "id", "ls", "printf", "sh", "sleep", "touch", "true", "wc")
+_APPLETS = (
+    "cat",
+    "dd",
+    "echo",
+    "env",
+    "false",
+    "head",
+    "id",
+    "ls",
+    "printf",
+    "sh",
+    "sleep",
+    "tail",
+    "touch",
+    "true",
+    "wc",
+)
 _CONTAINERS = """\
 [containers]
 default_ulimits=["nofile=1024:1024","nproc=1000:1000"]
@@ -95,7 +111,8 @@ def podman(start_process: Callable[..., Any], free_port: Callable[[], int]) -> I
     subprocess.run(["tar", "-C", str(root), "-cf", str(folder / "root.tar"), "."], check=True)
     try:
         one.run("import", "--quiet", str(folder / "root.tar"), IMAGE)
-        service = start_process(["podman", "system", "service", "--time=0", one.url], env=one.env)
+        argv = ["env", "-C", str(folder), "podman", "system", "service", "--time=0", one.url]
+        service = start_process(argv, env=one.env)  # from its own folder: its monitors leave files where they are
         service.wait_for((folder / "podman.sock").exists)
         yield one
         one.run("rm", "--all", "--force", "--time", "0")

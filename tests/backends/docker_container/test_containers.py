@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from tests.backends.conftest import AIRSIDE
 
 from airside import Container, File, kwtypes
 from airside.agents.docker_container import ContainerJob, ContainerTask, DockerContainerAgent
-from airside.model import Call, NotFound, Phase
+from airside.model import Call, Execution, NotFound, OutputsAt, Phase
 from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
@@ -70,6 +71,8 @@ async def test_a_container_reads_its_inputs_and_leaves_its_outputs(wire: Wire, o
     [
         (shell("echo one; echo 'no such table: trips' >&2; exit 3"), Phase.RETRYABLE_FAILED, "ContainerFailed",
          "exited with 3: no such table: trips"),
+        (shell("exec tail /dev/zero", container={"limits": {"memory": "16Mi"}}), Phase.RETRYABLE_FAILED,
+         "ContainerFailed", "killed by SIGKILL, as one is that uses more memory than its limit of 16Mi"),
         (shell("exit 137"), Phase.RETRYABLE_FAILED, "ContainerFailed", "killed by SIGKILL"),
         (ContainerTask(name="none", container=Container(image=IMAGE, command=("no-such-program",))), Phase.FAILED,
          "CannotStart", "no-such-program"),
@@ -89,6 +92,59 @@ async def test_a_failure_is_told_in_words(
         resource = await h.finish(await h.create(task=task), timeout=60)
     assert (resource.phase, resource.code) == (phase, code), resource.message
     assert words in resource.message
+
+
+async def test_a_container_of_flytekit_is_told_where_it_runs_and_heard(podman: Any, options: Options) -> None:
+    line = 'env; test "$FLYTE_FAIL_ON_ERROR" != true  # flytekit: end with an error, do not just write error.pb'
+    words = ("sh", "-c", line, "pyflyte-execute", "--output-prefix", "s3://runs/0")
+    task = ContainerTask(name="t", container=Container(image=IMAGE, command=words))
+    agent = AsyncFace(DockerContainerAgent())
+    await agent.open(read_options(agent.options_type, options, "agents.docker_container"))
+    try:
+        async with harness(Quick(), options=options) as h:
+            run = Execution(project="flights", domain="production", name="f1", env={"B": "b"})
+            work = replace(h.task(task=task, output_prefix="s3://runs/0"), execution=run)
+        meta = await agent.create(work, Call())
+        async with asyncio.timeout(60):
+            while not (resource := await agent.get(meta, Call())).phase.is_terminal:
+                await asyncio.sleep(0.1)
+        assert (resource.code, resource.outputs) == ("ContainerFailed", OutputsAt("s3://runs/0"))
+        lines = podman.run("logs", f"airside-{work.key}").splitlines()
+        assert {"FLYTE_INTERNAL_EXECUTION_ID=f1", "FLYTE_INTERNAL_EXECUTION_PROJECT=flights", "B=b"} <= set(lines)
+        away = agent.codec.decode(meta)
+        podman.run("rm", f"airside-{work.key}")
+        podman.run("run", "--detach", "--name", away.name, IMAGE, "true")
+        async with asyncio.timeout(60):
+            while not (resource := await agent.get(meta, Call())).phase.is_terminal:
+                await asyncio.sleep(0.1)
+        assert (resource.phase, resource.outputs) == (Phase.SUCCEEDED, OutputsAt("s3://runs/0"))
+    finally:
+        await agent.close()
+
+
+def test_any_task_with_a_container_runs_here(podman: Any, tmp_path: Path) -> None:
+    (tmp_path / "wf.py").write_text(BOXED)
+    (tmp_path / "routes.yaml").write_text(
+        "tasks: {task-plugins: {default-for-task-types: [{boxed: container}]}}\nplugins: {agent-service: {}}\n"
+    )
+    argv = [AIRSIDE, "run", "--config", "routes.yaml", "--containers", "docker_container", "wf.py", "boxed", "--x", "7"]
+    env = {**os.environ, "DOCKER_HOST": podman.url, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, done.stdout) == (0, "n: 7\n"), done.stderr
+
+
+BOXED = f"""
+from airside import Container, TaskTemplate, kwtypes
+
+container = Container(
+    image="{IMAGE}",
+    command=("sh", "-c", 'echo "$1" > "$2/n"', "sh"),
+    args=("{{{{.inputs.x}}}}", "{{{{.outputPrefix}}}}"),
+)
+boxed = TaskTemplate(
+    name="boxed", task_type="boxed", container=container, inputs=kwtypes(x=int), outputs=kwtypes(n=int)
+)
+"""
 
 
 async def test_limits_reach_the_engine(podman: Any, options: Options, tmp_path: Path) -> None:

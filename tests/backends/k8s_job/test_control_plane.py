@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ import pytest
 
 from airside import Container, kwtypes
 from airside.agents.k8s_job import K8sJob, K8sJobAgent, K8sJobTask
-from airside.model import Call, Connection, NotFound, Phase, Resource, Retry
+from airside.model import Call, Connection, Execution, NotFound, OutputsAt, Phase, Resource, Retry
 from airside.sdk.adapt import AsyncFace, adapt
 from airside.sdk.options import read_options
 from airside.testing import harness
@@ -352,6 +353,76 @@ async def test_outputs_are_those_of_the_tasks_container_whatever_its_name(
         await asyncio.to_thread(plane.report, namespace, {"phase": "Succeeded", "containerStatuses": statuses})
         resource = await h.finish(job, timeout=60)
     assert dict(resource.outputs or {}) == {"n": 2}, resource.message
+
+
+async def test_a_container_of_flytekit_leaves_files_also_if_it_has_no_outputs(
+    plane: Any, options: Options, namespace: str
+) -> None:
+    words = ("pyflyte-execute", "--output-prefix", "{{.outputPrefix}}", "--", "task")
+    flytekits = Container(image="i", args=words, env={"A": "{{.inputs.n}}"})
+    task = K8sJobTask(name="t", container=flytekits, inputs=kwtypes(n=int))
+    async with harness(K8s(), options=options) as h, opened(options) as agent:
+        good = h.task(task=task, inputs={"n": 7}, output_prefix="s3://runs/good/0")
+        run = Execution(project="flights", domain="production", name="f1", task_name="t", attempt=1, env={"B": "b"})
+        meta = await agent.create(replace(good, execution=run), Call())
+        variables = {one.name: one.value for one in plane.pod_of(namespace).spec.containers[0].env}
+        await asyncio.to_thread(plane.ended, namespace, 0)
+        assert (await _end(agent, meta)).outputs == OutputsAt("s3://runs/good/0")
+        plain = h.task(task=echo(), inputs={"n": 7}, output_prefix="s3://runs/plain/0")
+        assert agent.codec.decode(await agent.create(plain, Call())).output_prefix == ""
+    told = {
+        "A": "7",
+        "B": "b",
+        "AIRSIDE_KEY": good.key,
+        "AIRSIDE_OUTPUT_PREFIX": "s3://runs/good/0",
+        "FLYTE_FAIL_ON_ERROR": "true",  # else a task without outputs that fails would be taken for a success
+        "FLYTE_INTERNAL_EXECUTION_ID": "f1",
+        "FLYTE_INTERNAL_EXECUTION_PROJECT": "flights",
+        "FLYTE_INTERNAL_EXECUTION_DOMAIN": "production",
+        "FLYTE_ATTEMPT_NUMBER": "1",
+    }
+    assert variables | told == variables
+
+
+async def test_a_failure_is_told_in_error_pb_if_flytekit_ran(plane: Any, options: Options, namespace: str) -> None:
+    words = ("pyflyte-execute", "--output-prefix", "s3://runs/bad/0", "--", "task")
+    async with harness(K8s(), options=options) as h, opened(options) as agent:
+        task = K8sJobTask(name="t", container=Container(image="i", args=words))
+        meta = await agent.create(h.task(task=task, output_prefix="s3://runs/bad/0"), Call())
+        await asyncio.to_thread(plane.ended, namespace, 1)
+        assert (await _end(agent, meta)).outputs == OutputsAt("s3://runs/bad/0")
+
+
+async def test_a_variable_of_the_manifest_and_one_of_the_container(
+    plane: Any, options: Options, namespace: str
+) -> None:
+    field = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}
+    main = {"name": "main", "env": [{"name": "IP", "valueFrom": field}, {"name": "A", "value": "old"}]}
+    job = {"spec": {"template": {"spec": {"containers": [main]}}}}
+    task = K8sJobTask(name="t", job=job, container=Container(image="i", env={"A": "new"}))
+    async with harness(K8s(), options={**options, "manifests": True}) as h:
+        await h.create(task=task)
+        variables = {one.name: one for one in (await asyncio.to_thread(plane.pod_of, namespace)).spec.containers[0].env}
+    assert variables["IP"].value_from.field_ref.field_path == "status.podIP"
+    assert variables["A"].value == "new"
+
+
+async def test_a_finished_job_is_gone_after_its_ttl(plane: Any, options: Options, namespace: str) -> None:
+    async with harness(K8s(), options=options) as h, opened(options) as agent:
+        meta = await agent.create(h.task(task=echo(ttl=1), inputs={"n": 7}), Call())
+        await asyncio.to_thread(plane.ended, namespace, 0)
+        async with asyncio.timeout(60):
+            while plane.batch.list_namespaced_job(namespace).items:
+                await asyncio.sleep(0.2)
+        with pytest.raises(NotFound, match="any more"):
+            await agent.get(meta, Call())
+
+
+async def _end(agent: AsyncFace, meta: bytes) -> Resource:
+    async with asyncio.timeout(60):
+        while not (resource := await agent.get(meta, Call())).phase.is_terminal:
+            await asyncio.sleep(0.1)
+    return resource
 
 
 async def test_a_connection_brings_cluster_and_token(plane: Any, options: Options, namespace: str) -> None:

@@ -115,3 +115,45 @@ def test_the_example_of_the_documentation_runs(plane: Any, options: Options, nod
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outputs"] == {"n": 3}
+
+
+BOXED = r"""
+from airside import Container, TaskTemplate, kwtypes
+
+container = Container(
+    image="{image}",
+    command=("sh", "-c", 'echo "{{\\"n\\": $1}}" > /dev/termination-log; test "$FLYTE_FAIL_ON_ERROR" = true', "sh"),
+    args=("{{{{.inputs.x}}}}",),
+)
+boxed = TaskTemplate(
+    name="boxed", task_type="boxed", container=container, inputs=kwtypes(x=int), outputs=kwtypes(n=int)
+)
+"""
+
+
+def test_any_task_with_a_container_runs_as_a_job(plane: Any, options: Options, node: str, tmp_path: Path) -> None:
+    (tmp_path / "wf.py").write_text(BOXED.format(image=node))
+    (tmp_path / "routes.yaml").write_text(
+        "tasks: {task-plugins: {default-for-task-types: [{boxed: container}]}}\nplugins: {agent-service: {}}\n"
+    )
+    table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items())
+    (tmp_path / "airside.toml").write_text(f"[agents.k8s_job]\n{table}")
+    argv = [
+        AIRSIDE,
+        "run",
+        "--json",
+        "--config",
+        "routes.yaml",
+        "--containers",
+        "k8s_job",
+        "wf.py",
+        "boxed",
+        "--x",
+        "7",
+    ]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["outputs"] == {"n": 7}
+    [job] = plane.batch.list_namespaced_job(options["namespace"]).items
+    assert job.spec.template.spec.containers[0].args == ["7"]
