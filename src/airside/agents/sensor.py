@@ -34,6 +34,16 @@ _PATIENCE = 15.0  # seconds for one look
 _LARGEST = 16 * 1024  # characters of JSON; the handle that carries them is stored by Flyte
 _REMEMBERED = 86400.0  # seconds for which a cancel is known
 _SOONEST = 0.05  # seconds between two looks, also shortly before the end
+_CHECKED = (
+    "CredentialNotAllowed",
+    "MissingExtra",
+    "ModuleNotAllowed",
+    "NoCredentials",
+    "NoSuchDatabase",
+    "SecretMissing",
+)
+"""What a create has checked already: later it is the service that is to blame, perhaps for a while."""
+
 _TIMING = ("sensor", "timeout", "poke_interval", "soft_fail", "secrets", "configs")
 _KEYS = {
     "file": ("path",),
@@ -175,6 +185,8 @@ class SensorAgent(AsyncAgent[Waiting]):
             return Retry(f"This service knows no sensor of the kind {job.kind!r}.")
         try:
             return await condition.look(job, call)
+        except Fail as exc:
+            return Retry(exc.message) if exc.code in _CHECKED else exc
         except Exception as exc:  # noqa: BLE001 - whatever it is, it is no reason to wait longer than was said
             return exc
 

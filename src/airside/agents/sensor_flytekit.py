@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, get_type_hints
 
 from airside.agents.sensor_job import Look, Waiting, no_outputs
-from airside.model import Call, Directory, Fail, File, StructuredDataset
+from airside.model import Call, Directory, Fail, File, Retry, StructuredDataset
 from airside.model.redaction import redact
 from airside.sdk.lane import Lane
 
@@ -51,7 +51,10 @@ class PokeCondition:
         self._lane.close()
 
     def _poke(self, job: Waiting) -> bool:
-        poke = self._sensor(job).poke
+        try:
+            poke = self._sensor(job).poke
+        except Fail as exc:  # it could be made when the task began
+            raise Retry(exc.message) from exc
         answer = poke(**_arguments(poke, job.values()))
         if inspect.iscoroutine(answer):
             answer = asyncio.run(answer)

@@ -26,6 +26,7 @@ from airside.sdk.secrets import secret
 _POOLS = 32  # databases with open connections
 _LONGEST_MESSAGE = 500  # characters
 _PASSING = ("08", "28", "40", "53", "55", "57")  # classes of SQLSTATE: the server, the account, a lock, a timeout
+_NO_RIGHT = "42501"  # SQLSTATE of a right that the account does not have, or not now
 _CLOSED: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -181,7 +182,8 @@ class SqlCondition:
         except errors.SQLAlchemyError as exc:
             cause = exc.orig if isinstance(exc, errors.DBAPIError) else exc
             passing = isinstance(exc, (errors.OperationalError, errors.InterfaceError, errors.TimeoutError))
-            if passing or _sqlstate(cause)[:2] in _PASSING:
+            state = _sqlstate(cause)
+            if passing or state[:2] in _PASSING or state == _NO_RIGHT:
                 raise Retry(_sentence(cause)) from exc
             raise Fail(_sentence(cause), code="InvalidQuery") from exc
 

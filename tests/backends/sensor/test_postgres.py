@@ -81,6 +81,25 @@ async def test_a_server_that_is_away_is_waited_for(
         assert (await h.finish(job, timeout=60)).phase is Phase.SUCCEEDED
 
 
+async def test_a_right_that_is_missing_for_a_while_ends_no_sensor(
+    postgres: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_FSEC_READER_PASSWORD", "pass-of-reader")
+    postgres.run("DROP ROLE IF EXISTS reader")
+    postgres.run("CREATE ROLE reader LOGIN PASSWORD 'pass-of-reader'")
+    reader = {"url": postgres.url.replace("etl@", "reader@"), "password": "reader/password"}
+    task = SqlSensor(name="t", database="reader", query="SELECT day FROM days", poke_interval=0.1)
+    async with harness(SensorAgent, options={**options, "databases": {"reader": reader}}) as h:
+        job = await h.create(task=task)
+        async with asyncio.timeout(60):
+            while "permission denied for table days" not in (resource := await h.get(job)).message:
+                await asyncio.sleep(0.05)
+        assert not resource.phase.is_terminal
+        postgres.run("GRANT SELECT ON days TO reader")
+        assert (await h.finish(job, timeout=60)).phase is Phase.SUCCEEDED
+    postgres.run("DROP OWNED BY reader")
+
+
 async def test_a_query_that_takes_too_long_is_ended_and_asked_again(
     postgres: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

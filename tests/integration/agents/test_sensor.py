@@ -20,7 +20,7 @@ import pytest
 from airside import File, TaskTemplate, kwtypes
 from airside.agents.sensor import FileSensor, HttpSensor, SensorAgent, SqlSensor, TimeSensor
 from airside.agents.sensor_job import Waiting
-from airside.model import Call, Connection, Fail, Phase, Resource, Task, TaskType, UsageError
+from airside.model import Call, Connection, Fail, Phase, Resource, Retry, Task, TaskType, UsageError
 from airside.testing import check_agent, harness
 
 Open = Callable[..., Awaitable[Any]]
@@ -252,6 +252,29 @@ async def test_requests_go_only_where_they_may(open_agent: Open, site: Site, mon
     assert site.asked == [("/x", "Bearer the-token-value")]
 
 
+async def test_a_sensor_is_not_given_up_because_a_secret_is_missing_for_a_while(
+    open_agent: Open, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"private_hosts": ["127.0.0.1"], "credentials": {"token": ["127.0.0.1"]}, **QUICK}
+    sensor = await open_agent(SensorAgent(), **options)
+    monkeypatch.setenv("_FSEC_TOKEN", "the-token-value")
+    task = HttpSensor(name="t", url=f"{site.url}/x", headers={"X": {"secret": "token"}}, timeout=0.5)
+    job = await start(sensor, task)
+    monkeypatch.delenv("_FSEC_TOKEN")
+    with pytest.raises(Retry, match="token"):
+        await sensor.get(job)
+    assert "token" in (await refused(sensor, task)).message  # but no new one is begun
+    unaware = await open_agent(SensorAgent(), private_hosts=["127.0.0.1"])  # a service with older settings
+    monkeypatch.setenv("_FSEC_TOKEN", "the-token-value")
+    with pytest.raises(Retry, match="`credentials`"):
+        await unaware.get(job)
+    monkeypatch.delenv("_FSEC_TOKEN")
+    await asyncio.sleep(max(0.0, json.loads(job)["until"] - time.time()))
+    late = await sensor.get(job)
+    assert (late.phase, late.code) == (Phase.FAILED, "SensorTimeout")
+    assert "token" in late.message
+
+
 # -- SQL
 
 
@@ -308,6 +331,13 @@ async def test_a_query_changes_nothing(open_agent: Open, flights: str, tmp_path:
     with closing(sqlite3.connect(tmp_path / "flights.db")) as opened:
         assert opened.execute("SELECT count(*) FROM flights").fetchone() == (1,)
         assert opened.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+async def test_a_service_that_does_not_know_the_database_ends_no_sensor(open_agent: Open, flights: str) -> None:
+    sensor = await open_agent(SensorAgent(), databases={"ops": {"url": flights}})
+    job = await start(sensor, LATE, least=10.0)
+    with pytest.raises(Retry, match="There is no database 'ops'"):
+        await (await open_agent(SensorAgent())).get(job)
 
 
 async def test_what_a_query_may_not_be_is_said(open_agent: Open, flights: str) -> None:
