@@ -26,7 +26,7 @@ import grpc.aio
 import pytest
 
 from airside.model import Phase, TaskTemplate
-from airside.testing.client import FAMILIES, RawClient, Wire
+from airside.testing.client import FAMILIES, RawClient, Wire, literal_map
 from airside.wire.template import write_template
 
 AIRSIDE = Path(sys.executable).with_name("airside")
@@ -249,13 +249,23 @@ class KilledService:
         self._port, self._random = port, random.Random(seed)  # noqa: S311 - to be repeatable
         self._in_flight = 0
 
-    async def create(self, tasks: Sequence[TaskTemplate], *, run: str, kills: int, wire: Wire) -> list[bytes]:
+    async def create(
+        self,
+        tasks: Sequence[TaskTemplate],
+        *,
+        run: str,
+        kills: int,
+        wire: Wire,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> list[bytes]:
         """Create every task, asking again as Flyte does when an answer is lost. Returns the handles.
 
         The service is killed `kills` times, each time while creates are in flight. `run` tells these attempts from
-        those of other proofs.
+        those of other proofs. `inputs` are those of every task.
         """
-        requests = [_request(task, wire, f"s3://runs/{run}/{number}/0") for number, task in enumerate(tasks)]
+        requests = [
+            _request(task, wire, f"s3://runs/{run}/{number}/0", inputs or {}) for number, task in enumerate(tasks)
+        ]
         process = await self._start()
         options = [("grpc.min_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options) as channel:
@@ -311,9 +321,10 @@ class KilledService:
         return process
 
 
-def _request(task: TaskTemplate, wire: Wire, prefix: str) -> Any:
+def _request(task: TaskTemplate, wire: Wire, prefix: str, inputs: Mapping[str, Any]) -> Any:
     """The CreateTask of an attempt whose outputs go to this prefix."""
     message = FAMILIES[wire].message("CreateTaskRequest")()
+    message.inputs.MergeFromString(literal_map(inputs).SerializeToString())
     message.template.MergeFromString(write_template(task).SerializeToString())
     message.output_prefix = prefix
     return message

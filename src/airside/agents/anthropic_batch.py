@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from airside.agents.api_accounts import Account, Vendor, http_library
 from airside.agents.batches import (
-    PAGE,
     Batch,
     BatchAgent,
     BatchTask,
@@ -81,6 +80,7 @@ class AnthropicBatchAgent(BatchAgent):
 
     vendor = ANTHROPIC
     states = STATES
+    cursor = "after_id"
     inputs = ("input_file", "requests")
     counts = ("total", *_ENDS)
     files = ("output_file",)
@@ -114,15 +114,13 @@ class AnthropicBatchAgent(BatchAgent):
                 client.post(_BATCHES, content=body, cast_to=anthropic.types.messages.MessageBatch, options=options).id
             )
 
-    def ask(self, client: Any, batch_id: str) -> Told:
-        return _told(client.messages.batches.retrieve(batch_id))
+    def batches(self, client: Any) -> Any:
+        return client.messages.batches
 
-    def page(self, client: Any, after: str) -> tuple[Sequence[Told], str]:
-        page = client.messages.batches.list(limit=PAGE, **({"after_id": after} if after else {}))
-        return [_told(one) for one in page.data], page.data[-1].id if page.data and page.has_more else ""
-
-    def cancel(self, client: Any, batch_id: str) -> None:
-        client.messages.batches.cancel(batch_id)
+    def read(self, batch: Any) -> Told:
+        ends = {name: getattr(batch.request_counts, name) for name in _ENDS}
+        total = sum(ends.values()) + batch.request_counts.processing
+        return Told(batch, batch.id, batch.processing_status, {"total": total, **ends})
 
     def answers(self, client: Any, told: Told, name: str) -> AbstractContextManager[Iterator[bytes]] | None:
         del name  # there is one file for all answers
@@ -166,12 +164,6 @@ def _results(client: Any, batch_id: str) -> Iterator[Iterator[bytes]]:
         yield answer.iter_bytes()
     finally:
         answer.close()
-
-
-def _told(batch: Any) -> Told:
-    ends = {name: getattr(batch.request_counts, name) for name in _ENDS}
-    total = sum(ends.values()) + batch.request_counts.processing
-    return Told(batch, batch.id, batch.processing_status, {"total": total, **ends})
 
 
 def _write_body(body: IO[bytes], lines: IO[bytes], config: Mapping[str, Any]) -> int:

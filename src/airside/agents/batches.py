@@ -116,6 +116,8 @@ class BatchAgent(AsyncAgent[Batch]):
 
     vendor: ClassVar[Vendor]
     states: ClassVar[Mapping[str, Phase]]
+    cursor: ClassVar[str]
+    """The argument of a list that says after which batch its page begins."""
     inputs: ClassVar[tuple[str, ...]]
     counts: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[str, ...]]
@@ -136,16 +138,12 @@ class BatchAgent(AsyncAgent[Batch]):
         """Start the batch; returns its id."""
 
     @abstractmethod
-    def ask(self, client: Any, batch_id: str) -> Told:
-        """How one batch stands."""
+    def batches(self, client: Any) -> Any:
+        """The part of the client that knows batches: `retrieve`, `list` and `cancel`."""
 
     @abstractmethod
-    def page(self, client: Any, after: str) -> tuple[Sequence[Told], str]:
-        """One page of the newest batches, and what the next is asked with; empty if there is none."""
-
-    @abstractmethod
-    def cancel(self, client: Any, batch_id: str) -> None:
-        """Have a batch cancelled."""
+    def read(self, batch: Any) -> Told:
+        """How a batch stands, from the SDK's own object."""
 
     @abstractmethod
     def answers(self, client: Any, told: Told, name: str) -> AbstractContextManager[Iterator[bytes]] | None:
@@ -202,7 +200,7 @@ class BatchAgent(AsyncAgent[Batch]):
 
     def get(self, job: Batch, call: Call) -> Resource:
         with self.asking(call, job.organization, polling=True) as client:
-            return self._resource(client, job, self.ask(client, job.id))
+            return self._resource(client, job, self._ask(client, job.id))
 
     def get_many(self, jobs: Sequence[Batch], call: Call) -> Sequence[Resource | Exception]:
         """A list of the newest batches for all; each that is not in it is asked for."""
@@ -219,7 +217,7 @@ class BatchAgent(AsyncAgent[Batch]):
     def delete(self, job: Batch, call: Call) -> None:
         try:
             with self.asking(call, job.organization) as client:
-                self.cancel(client, job.id)
+                self.batches(client).cancel(job.id)
         except Fail as exc:
             if exc.code == "ResourceNotFound":
                 raise NotFound(exc.message) from None
@@ -241,12 +239,13 @@ class BatchAgent(AsyncAgent[Batch]):
 
     def pages(self, client: Any, count: int) -> Iterator[Sequence[Told]]:
         """The newest batches, page by page."""
-        after = ""
+        more: dict[str, str] = {}
         for _ in range(count):
-            page, after = self.page(client, after)
-            yield page
-            if not after:
+            page = self.batches(client).list(limit=PAGE, **more)
+            yield [self.read(one) for one in page.data]
+            if not page.data or not page.has_more:
                 return
+            more = {self.cursor: page.data[-1].id}
 
     def job(self, task: Task, batch_id: str) -> Batch:
         """The metadata of a task's batch. Raises `Fail` for an output that there is not."""
@@ -282,10 +281,13 @@ class BatchAgent(AsyncAgent[Batch]):
         except Fail as exc:
             raise (Retry(exc.message) if polling else exc) from None
 
+    def _ask(self, client: Any, batch_id: str) -> Told:
+        return self.read(self.batches(client).retrieve(batch_id))
+
     def _is_over(self, job: Batch, call: Call) -> bool:
         """True if the batch is known to be over: then there is nothing to cancel."""
         with suppress(AirsideError), self.asking(call, job.organization, polling=True) as client:
-            return self._phase(self.ask(client, job.id)).is_terminal
+            return self._phase(self._ask(client, job.id)).is_terminal
         return False
 
     def _one_of(self, job: Batch, told: Told | None, call: Call) -> Resource | Exception:
@@ -293,7 +295,7 @@ class BatchAgent(AsyncAgent[Batch]):
         late = call.remaining is not None and call.remaining < TRANSFER_SECONDS
         try:
             with self.asking(call, job.organization, polling=True) as client:
-                told = told or self.ask(client, job.id)
+                told = told or self._ask(client, job.id)
                 if late and self._phase(told).is_terminal:
                     info = self._info(told)
                     return Resource(Phase.RUNNING, message="over; its answers are fetched next", info=info)

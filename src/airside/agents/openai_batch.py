@@ -16,7 +16,6 @@ from typing import Any
 from airside.agents.api_accounts import Account, http_library
 from airside.agents.batches import (
     MAX_PAGES,
-    PAGE,
     Batch,
     BatchAgent,
     BatchTask,
@@ -86,6 +85,7 @@ class OpenAIBatchAgent(BatchAgent):
 
     vendor = OPENAI
     states = STATES
+    cursor = "after"
     inputs = ("input_file_id", "input_file", "requests")
     counts = _COUNTS
     files = tuple(_FILES)
@@ -124,15 +124,12 @@ class OpenAIBatchAgent(BatchAgent):
         except TypeError as exc:  # a key that the SDK does not know
             raise Fail(f"config: {exc}") from None
 
-    def ask(self, client: Any, batch_id: str) -> Told:
-        return _told(client.batches.retrieve(batch_id))
+    def batches(self, client: Any) -> Any:
+        return client.batches
 
-    def page(self, client: Any, after: str) -> tuple[Sequence[Told], str]:
-        page = client.batches.list(limit=PAGE, **({"after": after} if after else {}))
-        return [_told(one) for one in page.data], page.data[-1].id if page.data and page.has_more else ""
-
-    def cancel(self, client: Any, batch_id: str) -> None:
-        client.batches.cancel(batch_id)
+    def read(self, batch: Any) -> Told:
+        counts = {name: getattr(batch.request_counts, name, 0) or 0 for name in _COUNTS}
+        return Told(batch, batch.id, batch.status, counts)
 
     def answers(self, client: Any, told: Told, name: str) -> AbstractContextManager[Iterator[bytes]] | None:
         file_id = getattr(told.batch, _FILES[name])
@@ -178,11 +175,6 @@ def _content(client: Any, file_id: str) -> Iterator[Iterator[bytes]]:
 
     with client.files.with_streaming_response.content(file_id, timeout=patience(openai)) as answer:
         yield answer.iter_bytes()
-
-
-def _told(batch: Any) -> Told:
-    counts = {name: getattr(batch.request_counts, name, 0) or 0 for name in _COUNTS}
-    return Told(batch, batch.id, batch.status, counts)
 
 
 def _why(told: Told) -> str:

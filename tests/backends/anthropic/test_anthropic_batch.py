@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import typing
@@ -9,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse, MessageBatchRequestCounts
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from anthropic.types.messages import (
+    BatchCreateParams,
+    BatchListParams,
+    MessageBatch,
+    MessageBatchIndividualResponse,
+    MessageBatchRequestCounts,
+)
+from anthropic.types.messages.batch_create_params import Request
+from pydantic import TypeAdapter
 
 from airside import Connection, Fail, File, NotFound, Phase, Retry, kwtypes
 from airside.agents.anthropic_batch import STATES, AnthropicBatchAgent, AnthropicBatchTask
@@ -101,6 +111,73 @@ async def test_a_request_says_otherwise_than_the_config(door: Any) -> None:
         "requests": [{"custom_id": "r1", "params": {**CONFIG, **request(1)["params"], "max_tokens": 5}}]
     }
     await agent.close()
+
+
+async def test_every_request_is_one_that_the_sdk_describes(door: Any) -> None:
+    """The SDK's types of parameters are made from Anthropic's own description of its API."""
+    agent = await opened(door)
+    task = AnthropicBatchTask(name="b", config={**CONFIG, "system": "Be brief."})
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        work = h.task(task=task, inputs={"requests": [request(1), request(2, stop_sequences=["END"])]})
+    meta = await agent.create(work, Call())
+    door.answer("GET /v1/messages/batches", {"data": [batch("in_progress")], "has_more": True})
+    await agent.get_many([meta, meta, agent.codec.encode(Batch("msgbatch_1"))], Call())
+    await agent.delete(meta, Call())
+    await asyncio.to_thread(agent.author.probe)
+    await agent.close()
+    [create] = [one for one in door.asked if one.method == "POST" and one.path == "/v1/messages/batches"]
+    TypeAdapter(BatchCreateParams).validate_python(create.body)
+    assert set(create.body) <= set(typing.get_type_hints(BatchCreateParams))
+    params = set(typing.get_type_hints(MessageCreateParamsNonStreaming))
+    for one in create.body["requests"]:
+        assert set(one) == set(typing.get_type_hints(Request))
+        assert set(one["params"]) <= params
+    asked = {(one.method, one.path.replace(work_id(agent, meta), "ID")) for one in door.asked}
+    assert asked >= {
+        ("POST", "/v1/messages/batches"),
+        ("GET", "/v1/messages/batches"),
+        ("GET", "/v1/messages/batches/ID"),
+        ("POST", "/v1/messages/batches/ID/cancel"),
+        ("GET", "/v1/models"),
+    }
+    lists = [one for one in door.asked if one.path == "/v1/messages/batches" and one.method == "GET"]
+    assert {name for one in lists for name in one.query} <= set(typing.get_type_hints(BatchListParams))
+    assert all(one.headers["anthropic-version"] for one in door.asked)
+
+
+def work_id(agent: Any, meta: bytes) -> str:
+    return str(agent.codec.decode(meta).id)
+
+
+async def test_callers_of_one_attempt_share_a_batch(door: Any) -> None:
+    """What `once` promises here: within one process."""
+    task = AnthropicBatchTask(name="b", config=CONFIG)
+    arguments: dict[str, Any] = {"task": task, "inputs": {"requests": [request(1)]}, "output_prefix": "s3://runs/one/0"}
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        jobs = await asyncio.gather(*(h.create(**arguments) for _ in range(3)), h.create(**arguments))
+        jobs.append(await h.create(**arguments))
+    assert len({job.handle for job in jobs}) == 1
+    assert len([one for one in door.asked if one.method == "POST"]) == 1
+
+
+async def test_a_batch_whose_create_was_cut_off_cannot_be_found_again(door: Any) -> None:
+    """And what it does not: Anthropic tells nothing of a batch by which it could be known for this attempt's."""
+    task = AnthropicBatchTask(name="b", config=CONFIG)
+    arguments: dict[str, Any] = {"task": task, "inputs": {"requests": [request(1)]}, "output_prefix": "s3://runs/two/0"}
+    async with harness(AnthropicBatchAgent, process=True, options=options(door)) as h:
+        door.keep_back.add("/v1/messages/batches")
+        creating = asyncio.create_task(h.create(**arguments))
+        assert await asyncio.to_thread(door.kept.wait, 60)
+        await h.kill()
+        with pytest.raises(Retry):
+            await creating
+        door.keep_back.clear()
+        door.released.set()
+        await h.restart()
+        job = await h.create(**arguments)
+        door.send_get(f"/v1/messages/batches/{(await h.get(job)).info['batch_id']}/results")  # it ends
+        assert (await h.finish(job)).phase is Phase.SUCCEEDED
+    assert len([one for one in door.asked if one.method == "POST"]) == 2
 
 
 async def test_one_list_answers_for_many_batches(door: Any) -> None:

@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from openai.types import Batch as TheirBatch
 from openai.types import BatchCreateParams
+from tests.backends.openai.conftest import KEY
 
 from airside import Connection, Fail, File, NotFound, Phase, Retry, kwtypes
 from airside.agents.batches import Batch
@@ -305,6 +307,30 @@ async def test_a_poll_that_fails_is_repeated_when_openai_says(door: Any, status:
         await agent.get(agent.codec.encode(Batch("batch_1")), Call())
     assert caught.value.after == 7
     assert len(door.asked) == 1
+    await agent.close()
+
+
+async def test_a_client_is_made_once_and_anew_when_its_key_is_refused(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    real = openai.OpenAI
+    monkeypatch.setattr(openai, "OpenAI", lambda **more: (made.append(more["api_key"]), real(**more))[1])
+    agent = await opened(door)
+    meta = agent.codec.encode(Batch("batch_1"))
+    mine = Call(connection=Connection(secrets={"api_key": "sk-theirs"}))
+    for _ in range(4):
+        for call in (Call(), mine):
+            door.answer("/batches/batch_1", batch("in_progress"))
+            await agent.get(meta, call)
+    assert made == [KEY, "sk-theirs"]
+    door.answer("/batches/batch_1", {"error": {"message": "who are you?"}}, 401)
+    with pytest.raises(Retry, match="who are you"):
+        await agent.get(meta, mine)
+    door.answer("/batches/batch_1", batch("in_progress"))
+    await agent.get(meta, mine)
+    assert made == [KEY, "sk-theirs", "sk-theirs"]
+    assert b"sk-" not in meta
     await agent.close()
 
 
