@@ -6,15 +6,15 @@ of flytekit's Athena plugin, whose type is `presto`, run as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from airside.agents import athena_answers as answers
 from airside.agents.athena_statement import to_statement
-from airside.agents.aws import Aws, Place, check_region, console
-from airside.agents.config_keys import check_keys
+from airside.agents.aws import AccountOptions, check_region, console
+from airside.agents.aws_agent import AWSAgent, listed
+from airside.agents.config_keys import check_keys, text_at
 from airside.agents.json_values import kind_of
 from airside.agents.sql_outputs import needs_rows, to_outputs
 from airside.model import (
@@ -25,21 +25,15 @@ from airside.model import (
     NotFound,
     Phase,
     Resource,
-    Retry,
     Sql,
     StructuredDataset,
     Task,
     TaskTemplate,
     UsageError,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
-
-T = TypeVar("T")
 
 _KEYS = ("statement", "schema", "routingGroup", "catalog", "region", "outputLocation", "reuseMinutes")
 _BATCH = 50  # queries that Athena tells of in one call
-_LEAST_SECONDS = 15.0  # of a call, to ask for one query more or its rows
 _PAGE = 1000  # rows of one page of results
 _WORKGROUPS_OWN = "workgroup"
 
@@ -121,36 +115,32 @@ class Query:
     outputs: dict[str, Any] = field(default_factory=dict)
 
 
-class AthenaAgent(AsyncAgent[Query]):
+class AthenaAgent(AWSAgent[Query]):
     """Runs queries in Amazon Athena."""
 
     name = "athena"
     task_types = ("athena", "presto")
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "athena"
     poll_interval = 5.0
     call_timeout = 60.0  # rows of many queries may be fetched in one call
+    least_time = 15.0  # for the rows of one query more
     create_is_idempotent = True  # a request of the same token is the same query
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options:
+    class Options(AccountOptions):
         """For tasks that say less, and whose account is used.
 
-        region, workgroup, catalog, database: for tasks that name none.
+        workgroup, catalog, database: for tasks that name none.
         output_location: where results are written, for tasks that name no place; "workgroup": where that says.
-        profile: of the AWS command line's files.
-        endpoint_url: another address of Athena, such as a private one.
-        allowed_hosts: hosts besides Amazon's that a connection may name.
         max_rows: how many rows may be outputs by value.
+
+        The rest, as for every agent of AWS: `region`, `profile`, `endpoint_url`, `allowed_hosts`.
         """
 
-        region: str = ""
         workgroup: str = ""
         catalog: str = ""
         database: str = ""
         output_location: str = ""
-        profile: str = ""
-        endpoint_url: str = ""
-        allowed_hosts: tuple[str, ...] = ()
         max_rows: int = 10_000
 
         def __post_init__(self) -> None:
@@ -161,23 +151,8 @@ class AthenaAgent(AsyncAgent[Query]):
                 raise ValueError("output_location begins with s3://, or is workgroup")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
+        super().open(options)
         self._options = options
-        place = Place(
-            region=options.region,
-            profile=options.profile,
-            endpoint_url=options.endpoint_url,
-            allowed_hosts=options.allowed_hosts,
-        )
-        self._aws = Aws(place)
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask Athena for a workgroup."""
@@ -186,7 +161,7 @@ class AthenaAgent(AsyncAgent[Query]):
         return f"Athena answers, and shows the workgroup {names[0]}" if names else "Athena answers"
 
     def create(self, task: Task) -> Query:
-        region, request = check_region(_text(task.config, "region")), self._request(task)
+        region, request = check_region(text_at(task.config, "region")), self._request(task)
 
         def start(client: Any) -> tuple[str, str]:
             return client.start_query_execution(**request)["QueryExecutionId"], client.meta.region_name
@@ -195,18 +170,11 @@ class AthenaAgent(AsyncAgent[Query]):
         outputs = {name: kind_of(annotation) for name, annotation in task.interface.outputs.items()}
         return Query(query_id, where, outputs)
 
-    def get(self, job: Query, call: Call) -> Resource:
-        found = self._ask(call, job.region, lambda client: client.get_query_execution(QueryExecutionId=job.id))
-        return self._judge(job, found["QueryExecution"], call)
-
     def get_many(self, jobs: Sequence[Query], call: Call) -> Sequence[Resource | Exception]:
         """Fifty queries of a region in one call; what it does not tell of is asked for by itself."""
-        told: dict[tuple[str, str], Any] = {}
-        for region in {job.region for job in jobs}:
-            ids = list(dict.fromkeys(job.id for job in jobs if job.region == region))
-            for at in range(0, len(ids), _BATCH):
-                told |= self._describe(ids[at : at + _BATCH], region, call)
-        return [self._answer(job, told.get((job.region, job.id)), call) for job in jobs]
+        places = [(job.region, job.id) for job in jobs]
+        known = listed(places, lambda region, ids: self._list(ids, region, call), single=0, at_once=_BATCH)
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: Query, call: Call) -> None:
         self._ask(call, job.region, lambda client: client.stop_query_execution(QueryExecutionId=job.id))
@@ -217,16 +185,11 @@ class AthenaAgent(AsyncAgent[Query]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: Query, found: Any, call: Call) -> Resource | Exception:
-        is_late = call.remaining is not None and call.remaining < _LEAST_SECONDS
-        if is_late and found is None:
-            return Retry("there was no time left to ask for this query")
-        if is_late and needs_rows(job.outputs) and answers.phase_of(found["Status"]["State"]).is_success:
+    def _answer(self, job: Query, told: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
+        is_late = call.remaining is not None and call.remaining < self.least_time
+        if is_late and isinstance(told, Mapping) and needs_rows(job.outputs) and _succeeded(told):
             return Resource(Phase.RUNNING, message="over; its rows are fetched next", links=self.links(job))
-        try:
-            return self._judge(job, found, call) if found is not None else self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
-            return exc
+        return super()._answer(job, told, call)
 
     def _judge(self, job: Query, query: Mapping[str, Any], call: Call) -> Resource:
         status = query["Status"]
@@ -273,31 +236,39 @@ class AthenaAgent(AsyncAgent[Query]):
 
     # -- asking Athena ----------------------------------------------------------------------------------------------
 
-    def _describe(self, ids: list[str], region: str, call: Call) -> dict[tuple[str, str], Any]:
-        found = self._ask(call, region, lambda client: client.batch_get_query_execution(QueryExecutionIds=ids))
-        return {(region, one["QueryExecutionId"]): one for one in found.get("QueryExecutions") or ()}
+    def _describe(self, job: Query, call: Call) -> Mapping[str, Any]:
+        found = self._ask(call, job.region, lambda client: client.get_query_execution(QueryExecutionId=job.id))
+        query: Mapping[str, Any] = found["QueryExecution"]
+        return query
 
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "athena", region, question, creating=creating, is_missing=_is_missing)
+    def _list(self, ids: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+        asked = {"QueryExecutionIds": list(ids)}
+        found = self._ask(call, region, lambda client: client.batch_get_query_execution(**asked))
+        return {one["QueryExecutionId"]: one for one in found.get("QueryExecutions") or ()}
+
+    @staticmethod
+    def _is_missing(code: str, message: str, /) -> bool:
+        told = message.lower()
+        return code == "InvalidRequestException" and ("not found" in told or "could not find" in told)
 
     def _request(self, task: Task) -> dict[str, Any]:
         """What `start_query_execution` is asked; the same for every create of one attempt."""
         config, options = task.config, self._options
         check_keys(config, _KEYS, "athena")
-        text = _text(config, "statement") or (task.sql.statement if task.sql is not None else "")
+        text = text_at(config, "statement") or (task.sql.statement if task.sql is not None else "")
         others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}
         context = {
-            "Database": _text(config, "schema") or options.database,
-            "Catalog": _text(config, "catalog") or options.catalog,
+            "Database": text_at(config, "schema") or options.database,
+            "Catalog": text_at(config, "catalog") or options.catalog,
         }
         request: dict[str, Any] = {
             "QueryString": to_statement(text, task.inputs, others),
             "ClientRequestToken": task.key,
             "QueryExecutionContext": {name: value for name, value in context.items() if value},
         }
-        if group := _text(config, "routingGroup") or options.workgroup:
+        if group := text_at(config, "routingGroup") or options.workgroup:
             request["WorkGroup"] = group
-        place = _text(config, "outputLocation") or options.output_location or _beside(task.output_prefix)
+        place = text_at(config, "outputLocation") or options.output_location or _beside(task.output_prefix)
         if place and place != _WORKGROUPS_OWN:
             request["ResultConfiguration"] = {"OutputLocation": f"{place.rstrip('/')}/"}
         if minutes := config.get("reuseMinutes"):
@@ -308,18 +279,10 @@ class AthenaAgent(AsyncAgent[Query]):
         return request
 
 
+def _succeeded(query: Mapping[str, Any]) -> bool:
+    return answers.phase_of(query["Status"]["State"]).is_success
+
+
 def _beside(output_prefix: str) -> str:
     """A folder of the task's own outputs."""
     return f"{output_prefix.rstrip('/')}/athena" if output_prefix.startswith("s3://") else ""
-
-
-def _is_missing(code: str, message: str) -> bool:
-    told = message.lower()
-    return code == "InvalidRequestException" and ("not found" in told or "could not find" in told)
-
-
-def _text(config: Mapping[str, Any], name: str) -> str:
-    value = config.get(name) or ""
-    if not isinstance(value, str):
-        raise Fail(f"config.{name} must be a text, not {value!r}.")
-    return value.strip()

@@ -6,12 +6,12 @@ of flytekit's plugin for AWS Batch run as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from airside.agents.aws import AccountOptions, Aws, check_region, console
+from airside.agents.aws import AccountOptions, check_region, console
+from airside.agents.aws_agent import AWSAgent, listed
 from airside.agents.aws_batch_request import (
     AWSBatchConfig,
     AWSBatchTask,
@@ -26,7 +26,6 @@ from airside.agents.flyte_container import kinds_of, place_of, rendered
 from airside.agents.quantities import amount, size
 from airside.agents.s3_outputs import container_outputs
 from airside.model import (
-    AirsideError,
     Call,
     ConversionError,
     LogLine,
@@ -37,10 +36,6 @@ from airside.model import (
     Resource,
     Task,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
-
-T = TypeVar("T")
 
 _BATCH = 100  # jobs that Batch tells of in one call
 _TO_SPARE = 5.0  # seconds, without which a job's last words are not asked for
@@ -57,12 +52,12 @@ class BatchJob:
     outputs: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
-class AWSBatchAgent(AsyncAgent[BatchJob]):
+class AWSBatchAgent(AWSAgent[BatchJob]):
     """Runs the containers of tasks as jobs of AWS Batch."""
 
     name = "aws-batch"
     task_type = "aws-batch"
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "batch"
     poll_interval = 10.0
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +84,7 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             size(self.memory)
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
+        super().open(options)
         self._options = options
         self._defaults = Defaults(
             queue=options.queue,
@@ -100,14 +94,6 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             memory=options.memory,
             public_ip=options.public_ip,
         )
-        self._aws = Aws(options.place, "batch")
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask Batch for a queue."""
@@ -141,28 +127,24 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
             return [one for page in pages for one in page["jobSummaryList"]], client.meta.region_name
 
         try:
-            shown, region = self._ask(task, _region_of(task), look, is_missing=_has_no_queue)
+            shown, region = self._aws.ask(task, self.service, _region_of(task), look, is_missing=_has_no_queue)
         except NotFound:  # a create says so
             return None
         named = [one for one in shown if one["jobName"] == name]
         first = min(named, key=lambda one: (one.get("createdAt", 0), one["jobId"]), default=None)
         return None if first is None else _job(task, first["jobId"], region)
 
-    def get(self, job: BatchJob, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call), call)
-
     def get_many(self, jobs: Sequence[BatchJob], call: Call) -> Sequence[Resource | Exception]:
         """A hundred jobs of a region in one call."""
-        told: dict[BatchJob, Resource | Exception] = {}
-        for region in dict.fromkeys(job.region for job in jobs):
-            some = list(dict.fromkeys(job for job in jobs if job.region == region))
-            for at in range(0, len(some), _BATCH):
-                told |= self._look(some[at : at + _BATCH], region, call)
-        return [told[job] for job in jobs]
+        places = [(job.region, job.id) for job in jobs]
+        known = listed(places, lambda region, ids: self._shown(ids, region, call), single=0, at_once=_BATCH)
+        return [self._answer(job, known[place], call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: BatchJob, call: Call) -> None:
         asked = {"jobId": job.id, "reason": _WHY}
-        self._ask(call, job.region, lambda client: client.terminate_job(**asked), is_missing=_is_missing)
+        self._aws.ask(
+            call, self.service, job.region, lambda client: client.terminate_job(**asked), is_missing=_has_no_job
+        )
 
     def links(self, job: BatchJob) -> Sequence[LogLink]:
         uri = f"{console(job.region)}/batch/home?region={job.region}#jobs/detail/{job.id}"
@@ -181,7 +163,7 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _judge(self, job: BatchJob, told: Any, call: Call) -> Resource:
+    def _judge(self, job: BatchJob, told: Mapping[str, Any], call: Call) -> Resource:
         place = log_place(told)
         resource = Resource(
             phase_of(told["status"]),
@@ -205,37 +187,21 @@ class AWSBatchAgent(AsyncAgent[BatchJob]):
 
     # -- asking Batch -----------------------------------------------------------------------------------------------
 
-    def _look(self, jobs: Sequence[BatchJob], region: str, call: Call) -> dict[BatchJob, Resource | Exception]:
-        ids = [job.id for job in jobs]
-        try:
-            answer = self._ask(call, region, lambda client: client.describe_jobs(jobs=ids))
-        except AirsideError as exc:  # the jobs of another region are not to suffer from it
-            return dict.fromkeys(jobs, exc)
+    def _describe(self, job: BatchJob, call: Call) -> Mapping[str, Any]:
+        told = self._shown([job.id], job.region, call)[job.id]
+        if isinstance(told, NotFound):
+            raise told
+        return told
+
+    def _shown(self, ids: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any] | NotFound]:
+        """What Batch tells of each of these jobs."""
+        answer = self._ask(call, region, lambda client: client.describe_jobs(jobs=list(ids)))
         shown = {one["jobId"]: one for one in answer["jobs"]}
-        return {job: self._one_of(job, shown.get(job.id), call) for job in jobs}
+        return {job: shown.get(job) or NotFound(f"AWS Batch has no job {job} in {region} any more.") for job in ids}
 
-    def _one_of(self, job: BatchJob, told: Any, call: Call) -> Resource | Exception:
-        try:
-            return self._judge(job, told, call) if told is not None else _gone(job)
-        except AirsideError as exc:
-            return exc
-
-    def _describe(self, job: BatchJob, call: Call) -> Any:
-        answer = self._ask(call, job.region, lambda client: client.describe_jobs(jobs=[job.id]))
-        if not answer["jobs"]:
-            raise _gone(job)
-        return answer["jobs"][0]
-
-    def _ask(
-        self,
-        call: Call | Task,
-        region: str,
-        question: Callable[[Any], T],
-        *,
-        creating: bool = False,
-        is_missing: Callable[[str, str], bool] = lambda _code, _message: False,
-    ) -> T:
-        return self._aws.ask(call, "batch", region, question, creating=creating, is_missing=is_missing)
+    @staticmethod
+    def _is_missing(_code: str, _message: str, /) -> bool:
+        return False  # a job that is gone is left out of an answer
 
 
 def _ensure(client: Any, definition: dict[str, Any]) -> None:
@@ -255,11 +221,7 @@ def _job(task: Task, job_id: str, region: str) -> BatchJob:
     return BatchJob(job_id, region, place_of(task, words), kinds_of(task, words))
 
 
-def _gone(job: BatchJob) -> NotFound:
-    return NotFound(f"AWS Batch has no job {job.id} in {job.region} any more.")
-
-
-def _is_missing(code: str, message: str) -> bool:
+def _has_no_job(code: str, message: str) -> bool:
     return code == "ClientException" and ("not found" in message or "does not exist" in message)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airside.agents.aws_sizes import Size, on_fargate, size_of
+from airside.agents.config_keys import Kinds, check_kinds
 from airside.agents.flyte_container import environment_of, rendered
 from airside.agents.json_values import to_json
 from airside.model import Fail, Task, TaskTemplate, UsageError
 
 EC2, FARGATE = "EC2", "FARGATE"
-_KEYS = {
+_KEYS: Mapping[str, Kinds] = {
     "parameters": Mapping,
     "schedulingPriority": (int, float),
     "platformCapabilities": str,
@@ -29,7 +30,6 @@ _KEYS = {
     "attempts": (int, float),
     "region": str,
 }
-_CONNECTION_KEYS = ("secrets", "configs")  # Flyte 2 puts the connection into the same place
 _ODD = re.compile(r"[^A-Za-z0-9_-]+")
 _LONGEST_NAME = 90  # of the 128 characters of a job's name; the rest is the key
 _SHORTEST_TIMEOUT = 60  # seconds, that Batch takes
@@ -183,13 +183,7 @@ def asked_of(task: Task, defaults: Defaults) -> Asked:
 
 def _checked(task: Task) -> Mapping[str, Any]:
     config: Mapping[str, Any] = to_json(task.config)
-    for name, value in config.items():
-        if name in _CONNECTION_KEYS:
-            continue
-        if name not in _KEYS:
-            raise Fail(f"config.{name}: an aws-batch task knows no such key (known: {', '.join(_KEYS)}).")
-        if value is not None and not isinstance(value, _KEYS[name]):  # type: ignore[arg-type]  # one type or several
-            raise Fail(f"config.{name}: {value!r} is not what belongs there.")
+    check_kinds(config, _KEYS, "aws-batch")
     has_image = task.container is not None and bool(task.container.image)
     if has_image == bool(config.get("jobDefinition")):
         raise Fail("An aws-batch task needs a container with an image, or a jobDefinition, and not both.")

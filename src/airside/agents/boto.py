@@ -9,15 +9,15 @@ import base64
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
-from airside.agents.aws import Aws, Place, check_region, code_of
+from airside.agents.aws import AccountOptions, Aws, check_region, code_of
 from airside.agents.boto_request import Filled, fill, fit, region_of
-from airside.agents.config_keys import check_keys
+from airside.agents.config_keys import check_keys, text_at
 from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
 from airside.sdk.declare import missing_extra
@@ -85,24 +85,19 @@ class BotoAgent(SyncAgent):
     requires = MappingProxyType({"boto3": "aws", "xxhash": "aws"})
 
     @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options:
+    class Options(AccountOptions):
         """What may be called, and whose account is used.
 
         methods: what tasks may call, as `service.method`; `*` stands for anything.
-        region: for tasks that name none.
-        profile: of the AWS command line's files.
-        endpoint_url: another address, such as a private one, for every service that is called.
-        allowed_hosts: hosts besides Amazon's that a connection may name.
         request_attempts: how often the SDK tries one call that is throttled or gets no answer.
         request_timeout: seconds for one try.
         max_result_bytes: how long a text or file in the answer may be.
+
+        The rest, as for every agent of AWS: `region`, `profile`, `endpoint_url` (for every service that is called),
+        `allowed_hosts`.
         """
 
         methods: tuple[str, ...] = ("*.*",)
-        region: str = ""
-        profile: str = ""
-        endpoint_url: str = ""
-        allowed_hosts: tuple[str, ...] = ()
         request_attempts: int = 3
         request_timeout: int = 60
         max_result_bytes: int = 1_048_576
@@ -117,16 +112,8 @@ class BotoAgent(SyncAgent):
         if (missing := missing_extra(self)) is not None:
             raise missing
         self._options = options
-        self._aws = Aws(
-            Place(
-                region=options.region,
-                profile=options.profile,
-                endpoint_url=options.endpoint_url,
-                allowed_hosts=options.allowed_hosts,
-                attempts=options.request_attempts,
-                answers_within=options.request_timeout,
-            )
-        )
+        place = replace(options.place, attempts=options.request_attempts, answers_within=options.request_timeout)
+        self._aws = Aws(place)
 
     def close(self) -> None:
         self._aws.close()
@@ -143,7 +130,7 @@ class BotoAgent(SyncAgent):
     def do(self, task: Task) -> Resource:
         config = task.config
         check_keys(config, ("service", "method", "config", "region", "images"), "boto")
-        service, method = _text(config, "service"), _text(config, "method")
+        service, method = text_at(config, "service"), text_at(config, "method")
         self._check(service, method)
         region = check_region(region_of(config, task.inputs))
 
@@ -233,10 +220,3 @@ def _decoded(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         return base64.b64encode(data).decode("ascii")
-
-
-def _text(config: Mapping[str, Any], name: str) -> str:
-    value = config.get(name) or ""
-    if not isinstance(value, str):
-        raise Fail(f"config.{name} must be a text, not {value!r}.")
-    return value

@@ -5,12 +5,12 @@ The task's key is the request's token, so ECS itself starts one task for an atte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from airside.agents.aws import AccountOptions, Aws, check_region, code_of, console
+from airside.agents.aws import AccountOptions, check_region, code_of, console
+from airside.agents.aws_agent import AWSAgent, listed
 from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
 from airside.agents.ecs_task_request import (
     EC2,
@@ -29,7 +29,6 @@ from airside.agents.flyte_container import kinds_of, place_of, rendered
 from airside.agents.quantities import amount, size
 from airside.agents.s3_outputs import container_outputs
 from airside.model import (
-    AirsideError,
     Call,
     ConversionError,
     Fail,
@@ -42,14 +41,11 @@ from airside.model import (
     Retry,
     Task,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
-
-T = TypeVar("T")
 
 _BATCH = 100  # tasks that ECS tells of in one call
 _TO_SPARE = 5.0  # seconds, without which a task's last words are not asked for
 _WHY = "Cancelled by Airside"
+_GONE = "ECS has no task {} any more: it keeps them for an hour after their end."
 _PASSING = ("RESOURCE", "AGENT", "CAPACITY", "EMPTY CAPACITY PROVIDER")  # why ECS places no task just now
 
 
@@ -71,12 +67,12 @@ class ECSJob:
         return self.arn.rpartition("/")[2]
 
 
-class ECSTaskAgent(AsyncAgent[ECSJob]):
+class ECSTaskAgent(AWSAgent[ECSJob]):
     """Runs the containers of tasks in Amazon ECS."""
 
     name = "ecs_task"
     task_type = "ecs_task"
-    requires = MappingProxyType({"boto3": "aws"})
+    service = "ecs"
     poll_interval = 10.0
     create_is_idempotent = True  # a request of the same token is the same task
 
@@ -112,8 +108,7 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
             size(self.memory)
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
+        super().open(options)
         self._defaults = Defaults(
             cluster=options.cluster,
             launch_type=options.launch_type,
@@ -126,14 +121,6 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
             cpus=options.cpu,
             memory=options.memory,
         )
-        self._aws = Aws(options.place)
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask ECS for the cluster."""
@@ -171,18 +158,11 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
 
         return self._ask(task, check_region(str(config.get("region") or "")), start, creating=True)
 
-    def get(self, job: ECSJob, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call), call)
-
     def get_many(self, jobs: Sequence[ECSJob], call: Call) -> Sequence[Resource | Exception]:
         """A hundred tasks of a cluster in one call."""
-        told: dict[str, Resource | Exception] = {}
-        for region, cluster in dict.fromkeys((job.region, job.cluster) for job in jobs):
-            some = [job for job in jobs if (job.region, job.cluster) == (region, cluster)]
-            some = list({job.arn: job for job in some}.values())
-            for at in range(0, len(some), _BATCH):
-                told |= self._look(some[at : at + _BATCH], call)
-        return [told[job.arn] for job in jobs]
+        places = [((job.region, job.cluster), job.arn) for job in jobs]
+        known = listed(places, lambda group, arns: self._shown(arns, *group, call), single=0, at_once=_BATCH)
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: ECSJob, call: Call) -> None:
         asked = {"cluster": job.cluster, "task": job.arn, "reason": _WHY}
@@ -226,31 +206,23 @@ class ECSTaskAgent(AsyncAgent[ECSJob]):
 
     # -- asking ECS -------------------------------------------------------------------------------------------------
 
-    def _look(self, jobs: Sequence[ECSJob], call: Call) -> dict[str, Resource | Exception]:
-        """What is known of tasks of one cluster."""
-        asked = {"cluster": jobs[0].cluster, "tasks": [job.arn for job in jobs]}
-        try:
-            answer = self._ask(call, jobs[0].region, lambda client: client.describe_tasks(**asked))
-        except AirsideError as exc:  # the tasks of another cluster are not to suffer from it
-            return {job.arn: exc for job in jobs}
+    def _describe(self, job: ECSJob, call: Call) -> Mapping[str, Any]:
+        told = self._shown([job.arn], job.region, job.cluster, call)[job.arn]
+        if isinstance(told, NotFound):
+            raise told
+        return told
+
+    def _shown(
+        self, arns: Collection[str], region: str, cluster: str, call: Call
+    ) -> dict[str, Mapping[str, Any] | NotFound]:
+        """What ECS tells of each of these tasks of a cluster."""
+        answer = self._ask(call, region, lambda client: client.describe_tasks(cluster=cluster, tasks=list(arns)))
         shown = {one["taskArn"]: one for one in answer["tasks"]}
-        return {job.arn: self._one_of(job, shown.get(job.arn), call) for job in jobs}
+        return {arn: shown.get(arn) or NotFound(_GONE.format(arn.rpartition("/")[2])) for arn in arns}
 
-    def _one_of(self, job: ECSJob, told: Any, call: Call) -> Resource | Exception:
-        try:
-            return self._judge(job, told, call) if told is not None else _gone(job)
-        except AirsideError as exc:
-            return exc
-
-    def _describe(self, job: ECSJob, call: Call) -> Any:
-        asked = {"cluster": job.cluster, "tasks": [job.arn]}
-        answer = self._ask(call, job.region, lambda client: client.describe_tasks(**asked))
-        if not answer["tasks"]:
-            raise _gone(job)
-        return answer["tasks"][0]
-
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "ecs", region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, message: str, /) -> bool:
+        return code == "InvalidParameterException" and "not found" in message.lower()
 
 
 def _ensure(client: Any, definition: dict[str, Any]) -> None:
@@ -285,14 +257,6 @@ def _log_place(job: ECSJob, told: Mapping[str, Any]) -> LogPlace:
         return LogPlace(job.log_group, stream)
     stopped = told.get("executionStoppedAt") or told.get("stoppedAt")
     return LogPlace(job.log_group, stream, stopped.timestamp() if stopped is not None else 0.0)
-
-
-def _gone(job: ECSJob) -> NotFound:
-    return NotFound(f"ECS has no task {job.id} any more: it keeps them for an hour after their end.")
-
-
-def _is_missing(code: str, message: str) -> bool:
-    return code == "InvalidParameterException" and "not found" in message.lower()
 
 
 __all__ = ("ECSConfig", "ECSJob", "ECSTask", "ECSTaskAgent")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from airside.agents.aws_sizes import Size, on_fargate, size_of
+from airside.agents.config_keys import Kinds, check_kinds
 from airside.agents.flyte_container import environment_of, rendered
 from airside.agents.json_values import to_json
 from airside.model import Fail, Task, TaskTemplate, UsageError
@@ -17,7 +18,7 @@ MAIN = "main"
 STREAM_PREFIX = "airside"
 FARGATE, EC2, EXTERNAL = "FARGATE", "EC2", "EXTERNAL"
 _LEAST_MEMORY = 6  # MiB that ECS keeps for a container at least; the size of the whole is what counts
-_KEYS: Mapping[str, Any] = {
+_KEYS: Mapping[str, Kinds] = {
     "cluster": str,
     "launchType": str,
     "capacityProvider": str,
@@ -33,7 +34,6 @@ _KEYS: Mapping[str, Any] = {
     "tags": Mapping,
     "region": str,
 }
-_CONNECTION_KEYS = ("secrets", "configs")  # Flyte 2 puts the connection into the same place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +144,7 @@ class Log(NamedTuple):
 def checked(task: Task) -> Mapping[str, Any]:
     """The configuration of a task. `Fail` names what is wrong with it."""
     config: Mapping[str, Any] = to_json(task.config)
-    for name, value in config.items():
-        if name in _CONNECTION_KEYS:
-            continue
-        if name not in _KEYS:
-            raise Fail(f"config.{name}: an ecs_task task knows no such key (known: {', '.join(_KEYS)}).")
-        if value is not None and not isinstance(value, _KEYS[name]):
-            raise Fail(f"config.{name}: {value!r} is not what belongs there.")
+    check_kinds(config, _KEYS, "ecs_task")
     has_image = task.container is not None and bool(task.container.image)
     if has_image == bool(config.get("taskDefinition")):
         raise Fail("An ecs_task task needs a container with an image, or a taskDefinition, and not both.")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from airside.agents import emr_serverless_entry
 from airside.agents.aws import check_region, console
-from airside.agents.aws_agent import AWSAgent, listed
+from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.cloudwatch_logs import log_link
 from airside.agents.emr_serverless_logs import group_of, log_lines
 from airside.agents.emr_serverless_request import Asked, asked_of
@@ -33,15 +33,12 @@ from airside.model import (
     Fail,
     LogLine,
     LogLink,
-    NotFound,
     OutputsAt,
     Phase,
     Resource,
     Retry,
     Task,
 )
-
-T = TypeVar("T")
 
 _ID = re.compile(r"[0-9a-z]+\Z")
 _STOPPED, _OVER = ("CREATED", "STOPPED"), ("TERMINATED",)
@@ -89,9 +86,6 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
         run_id = self._ask(task, region, lambda client: client.start_job_run(**request)["jobRunId"], creating=True)
         return EMRRun(application, run_id, region, asked.place, asked.outputs)
 
-    def get(self, job: EMRRun, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call), call)
-
     def get_many(self, jobs: Sequence[EMRRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of an application; what it does not show as active is asked for by itself."""
         places = [((job.region, job.application), job.id) for job in jobs]
@@ -136,16 +130,6 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: EMRRun, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
-        if isinstance(found, Exception):
-            return found
-        if found is None and call.remaining is not None and call.remaining < 1.0:
-            return Retry("there was no time left to ask for this run")
-        try:
-            return self._judge(job, found, call) if found is not None else self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
-            return exc
-
     def _judge(self, job: EMRRun, run: Mapping[str, Any], call: Call) -> Resource:
         phase, info, group = phase_of(str(run["state"])), facts(run, job.region), group_of(run)
         links = (*self.links(job), *([log_link(job.region, group)] if group else []))
@@ -186,24 +170,18 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
         run: Mapping[str, Any] = found["jobRun"]
         return run
 
-    def _list(self, application: str, ids: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+    def _list(self, application: str, ids: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
         """Those of the runs that the first pages show as active. Never more calls than runs."""
+        asked, most = {"applicationId": application, "states": ACTIVE, "maxResults": _PAGE}, min(_MOST_PAGES, len(ids))
 
         def look(client: Any) -> dict[str, Mapping[str, Any]]:
-            found: dict[str, Mapping[str, Any]] = {}
-            more: dict[str, Any] = {}
-            for _ in range(min(_MOST_PAGES, len(ids))):
-                page = client.list_job_runs(applicationId=application, states=ACTIVE, maxResults=_PAGE, **more)
-                found |= {one["id"]: one for one in page["jobRuns"] if one["id"] in ids}
-                if len(found) == len(ids) or not page.get("nextToken"):
-                    break
-                more = {"nextToken": page["nextToken"]}
-            return found
+            return picked(pages(client.list_job_runs, "jobRuns", "nextToken", most, **asked), "id", ids)
 
         return self._ask(call, region, look)
 
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, _message: str, /) -> bool:
+        return code == "ResourceNotFoundException"
 
 
 def _prepared(client: Any, asked: Asked) -> str:
@@ -256,10 +234,6 @@ def _set_image(client: Any, application: str, state: str, image: str) -> None:
             code="ImageDiffers",
         )
     client.update_application(applicationId=application, imageConfiguration={"imageUri": image})
-
-
-def _is_missing(code: str, _message: str) -> bool:
-    return code == "ResourceNotFoundException"
 
 
 __all__ = (

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airside.agents.config_keys import text_at
 from airside.agents.flyte_container import environment_of, place_of, rendered
 from airside.agents.json_values import kind_of
 from airside.agents.s3_outputs import place_in_s3
@@ -49,8 +50,8 @@ class Asked:
 def asked_of(task: Task) -> Asked:
     """What is asked for a task. Raises `Fail` for one that cannot run."""
     config = task.config
-    application, named = _text(config, "application_id"), _text(config, "application_name")
-    role = _text(config, "execution_role_arn")
+    application, named = text_at(config, "application_id"), text_at(config, "application_name")
+    role = text_at(config, "execution_role_arn")
     if not application and not named:
         raise Fail("config.application_id must be the id or the name of an application of EMR Serverless.")
     if not role:
@@ -74,7 +75,7 @@ def asked_of(task: Task) -> Asked:
         application,
         named,
         run,
-        region=_text(config, "region"),
+        region=text_at(config, "region"),
         entry=entry,
         image=_image(task, is_script=is_script),
         place=place_in_s3(task) if is_script else place_of(task, _command(task)),
@@ -95,12 +96,12 @@ def _driver(task: Task) -> dict[str, Any]:
     words = spark.get("entryPointArguments") or []
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise Fail("config.spark_job_driver.entryPointArguments must be a list of texts.")
-    parameters = f"{_text(spark, 'sparkSubmitParameters')} {_text(config, 'spark_submit_parameters')}".strip()
-    return _submit(_text(spark, "entryPoint"), rendered(task, words), _with(parameters, _environment(task)))
+    parameters = f"{text_at(spark, 'sparkSubmitParameters')} {text_at(config, 'spark_submit_parameters')}".strip()
+    return _submit(text_at(spark, "entryPoint"), rendered(task, words), _with(parameters, _environment(task)))
 
 
 def _container_driver(task: Task, entry: str) -> dict[str, Any]:
-    parameters = _text(task.config, "spark_submit_parameters")
+    parameters = text_at(task.config, "spark_submit_parameters")
     return _submit(entry, _command(task), _with(parameters, {**_PYTHONS, **_environment(task)}))
 
 
@@ -150,7 +151,7 @@ def _image(task: Task, *, is_script: bool) -> str:
     """The image that the application is to have; empty if any will do."""
     if task.config.get("sync_image", True) is not True:
         return ""
-    named = _text(_object(task.config, "image_configuration"), "imageUri")
+    named = text_at(_object(task.config, "image_configuration"), "imageUri")
     if is_script:
         return named
     return (task.container.image if task.container is not None else "") or named
@@ -187,10 +188,3 @@ def _object(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise Fail(f"config.{name} must be an object, not {value!r}.")
     return value
-
-
-def _text(config: Mapping[str, Any], name: str) -> str:
-    value = config.get(name) or ""
-    if not isinstance(value, str):
-        raise Fail(f"config.{name} must be a text, not {value!r}.")
-    return value.strip()

@@ -6,15 +6,16 @@ that is there: Glue lists the runs of a job newest first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from airside.agents.aws import check_region, console, words
-from airside.agents.aws_agent import AWSAgent, listed
+from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.cloudwatch_logs import LogPlace, lines_of, log_link
+from airside.agents.config_keys import check_keys, text_at
 from airside.agents.glue_states import facts, phase_of, reason_of
 from airside.agents.json_values import kind_of
 from airside.agents.placeholders import render, text_of
@@ -34,8 +35,6 @@ from airside.model import (
     UsageError,
 )
 
-T = TypeVar("T")
-
 KEY, PLACE = "--airside_key", "--airside_outputs"  # Glue's own reader of arguments wants names without hyphens
 _LOOK_BACK = timedelta(hours=48)  # over which the run of a key is looked for: as long as Glue lets a run take
 _PAGE, _MOST_PAGES = 200, 25
@@ -51,7 +50,6 @@ _SETTINGS: Mapping[str, tuple[str, type]] = {  # of a task's config: what Glue c
     "securityConfiguration": ("SecurityConfiguration", str),
 }
 _KEYS = ("job", "region", "arguments", *_SETTINGS)
-_CONNECTION_KEYS = ("secrets", "configs")  # Flyte 2 puts the connection into the same place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +146,7 @@ class GlueAgent(AWSAgent[GlueRun]):
 
         def look(client: Any) -> tuple[list[Any], str]:
             found: list[Any] = []
-            for page in _pages(client, name, _MOST_PAGES):
+            for page in _newest(client, name, _MOST_PAGES):
                 found += [one for one in page if (one.get("Arguments") or {}).get(KEY) == key]
                 if any(one.get("StartedOn", since) < since for one in page):
                     break
@@ -160,9 +158,6 @@ class GlueAgent(AWSAgent[GlueRun]):
             return None
         first = min(found, key=lambda one: (one.get("StartedOn", since), one["Id"]), default=None)
         return None if first is None else _run(task, first["Id"], region, place_in_s3(task))
-
-    def get(self, job: GlueRun, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call), call)
 
     def get_many(self, jobs: Sequence[GlueRun], call: Call) -> Sequence[Resource | Exception]:
         """One list for many runs of a job; what its newest pages do not show is asked for by itself."""
@@ -198,16 +193,6 @@ class GlueAgent(AWSAgent[GlueRun]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: GlueRun, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
-        if isinstance(found, Exception):
-            return found
-        if found is None and call.remaining is not None and call.remaining < 1.0:
-            return Retry("there was no time left to ask for this run")
-        try:
-            return self._judge(job, found, call) if found is not None else self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
-            return exc
-
     def _judge(self, job: GlueRun, run: Mapping[str, Any], call: Call) -> Resource:
         phase, info = phase_of(str(run["JobRunState"])), facts(run, job.region)
         links = (self.links(job)[0], _log_link(job, run, "output"), _log_link(job, run, "error"))
@@ -229,40 +214,25 @@ class GlueAgent(AWSAgent[GlueRun]):
         run: Mapping[str, Any] = found["JobRun"]
         return run
 
-    def _list(self, name: str, ids: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+    def _list(self, name: str, ids: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
         """Those of the runs that the newest pages show. Never more calls than runs."""
+        most = min(_MOST_LISTED, len(ids))
+        return self._ask(call, region, lambda client: picked(_newest(client, name, most), "Id", ids))
 
-        def look(client: Any) -> dict[str, Mapping[str, Any]]:
-            found: dict[str, Mapping[str, Any]] = {}
-            for page in _pages(client, name, min(_MOST_LISTED, len(ids))):
-                found |= {one["Id"]: one for one in page if one["Id"] in ids}
-                if len(found) == len(ids):
-                    break
-            return found
-
-        return self._ask(call, region, look)
-
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, _message: str, /) -> bool:
+        return code == "EntityNotFoundException"
 
 
-def _pages(client: Any, name: str, most: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+def _newest(client: Any, name: str, most: int) -> Iterator[Sequence[Mapping[str, Any]]]:
     """The newest runs of a job, page by page."""
-    more: dict[str, Any] = {}
-    for _ in range(most):
-        page = client.get_job_runs(JobName=name, MaxResults=_PAGE, **more)
-        yield page.get("JobRuns") or ()
-        if not page.get("NextToken"):
-            return
-        more = {"NextToken": page["NextToken"]}
+    return pages(client.get_job_runs, "JobRuns", "NextToken", most, JobName=name, MaxResults=_PAGE)
 
 
 def _request(task: Task) -> dict[str, Any]:
     """What `start_job_run` is asked; the same for every create of one attempt."""
-    unknown = [name for name in task.config if name not in (*_KEYS, *_CONNECTION_KEYS)]
-    if unknown:
-        raise Fail(f"config.{unknown[0]}: a glue task knows no such key (known: {', '.join(_KEYS)}).")
-    name = _text(task, "job")
+    check_keys(task.config, _KEYS, "glue")
+    name = text_at(task.config, "job")
     if not name:
         raise Fail("config.job must be the name of a job of Glue.")
     request: dict[str, Any] = {"JobName": name, "Arguments": _arguments(task)}
@@ -290,18 +260,11 @@ def _arguments(task: Task) -> dict[str, str]:
 
 def _run(task: Task, run_id: str, region: str, place: str) -> GlueRun:
     outputs = {name: kind_of(annotation) for name, annotation in task.interface.outputs.items()}
-    return GlueRun(_text(task, "job"), run_id, region, place, outputs)
+    return GlueRun(text_at(task.config, "job"), run_id, region, place, outputs)
 
 
 def _region(task: Task) -> str:
-    return check_region(_text(task, "region"))
-
-
-def _text(task: Task, name: str) -> str:
-    value = task.config.get(name) or ""
-    if not isinstance(value, str):
-        raise Fail(f"config.{name} must be a text, not {value!r}.")
-    return value.strip()
+    return check_region(text_at(task.config, "region"))
 
 
 def _group(run: Mapping[str, Any], kind: str) -> str:
@@ -310,7 +273,3 @@ def _group(run: Mapping[str, Any], kind: str) -> str:
 
 def _log_link(job: GlueRun, run: Mapping[str, Any], kind: str) -> LogLink:
     return LogLink(log_link(job.region, _group(run, kind), job.id).uri, f"CloudWatch ({kind})")
-
-
-def _is_missing(code: str, _message: str) -> bool:
-    return code == "EntityNotFoundException"

@@ -7,21 +7,18 @@ so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from airside.agents.aws import Aws, Place, check_region, console, words
+from airside.agents.aws import check_region, console, words
+from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.boto import BotoConfig, BotoTask, existing
 from airside.agents.boto_request import fill, fit, region_of
 from airside.agents.cloudwatch_logs import log_link
 from airside.agents.config_keys import check_keys
-from airside.model import Call, Fail, LogLink, NotFound, Phase, Resource, Retry, Task, TaskTemplate, UsageError
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
-
-T = TypeVar("T")
+from airside.model import Call, Fail, LogLink, Phase, Resource, Retry, Task, TaskTemplate, UsageError
 
 log = logging.getLogger("airside.agents.sagemaker")
 
@@ -41,7 +38,6 @@ _WORDS = {
     "UpdateRollbackFailed": "an update of the endpoint failed, and so did its rollback",
     "Deleting": "the endpoint is being deleted",
 }
-_SINGLE_GETS = 2  # endpoints up to which each is asked for by itself
 _PAGE, _MOST_PAGES = 100, 10
 
 
@@ -138,48 +134,15 @@ class Endpoint:
     configuration: str
 
 
-class SageMakerAgent(AsyncAgent[Endpoint]):
+class SageMakerAgent(AWSAgent[Endpoint]):
     """Deploys endpoints of Amazon SageMaker."""
 
     name = "sagemaker"
     task_type = "sagemaker-endpoint"
+    service = "sagemaker"
     requires = MappingProxyType({"boto3": "aws", "xxhash": "aws"})
     poll_interval = 10.0
     create_is_idempotent = True  # SageMaker refuses a second endpoint of one name
-
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options:
-        """Whose account is used, and where.
-
-        region: for tasks that name none.
-        profile: of the AWS command line's files.
-        endpoint_url: another address of SageMaker's API, such as a private one.
-        allowed_hosts: hosts besides Amazon's that a connection may name.
-        """
-
-        region: str = ""
-        profile: str = ""
-        endpoint_url: str = ""
-        allowed_hosts: tuple[str, ...] = ()
-
-    def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
-        self._aws = Aws(
-            Place(
-                region=options.region,
-                profile=options.profile,
-                endpoint_url=options.endpoint_url,
-                allowed_hosts=options.allowed_hosts,
-            )
-        )
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask SageMaker for an endpoint."""
@@ -207,17 +170,11 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
 
         return self._ask(task, region, make, creating=True)
 
-    def get(self, job: Endpoint, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call))
-
     def get_many(self, jobs: Sequence[Endpoint], call: Call) -> Sequence[Resource | Exception]:
         """One list for many endpoints of a region; what it does not show, or shows as failed, is described."""
-        listed: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for region in {job.region for job in jobs}:
-            names = {job.name for job in jobs if job.region == region}
-            if len(names) > _SINGLE_GETS:
-                listed |= {(region, name): found for name, found in self._list(names, region, call).items()}
-        return [self._answer(job, listed.get((job.region, job.name)), call) for job in jobs]
+        places = [(job.region, job.name) for job in jobs]
+        known = listed(places, lambda region, names: self._list(names, region, call))
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: Endpoint, call: Call) -> None:
         """Delete the endpoint while it is being created. One that is in service stays, whoever asks."""
@@ -232,17 +189,7 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: Endpoint, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
-        if found is not None and not phase_of(found["EndpointStatus"]).is_terminal:
-            return self._judge(job, found)
-        if call.remaining is not None and call.remaining < 1.0:
-            return Retry("there was no time left to ask for this endpoint")
-        try:
-            return self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
-            return exc
-
-    def _judge(self, job: Endpoint, found: Mapping[str, Any]) -> Resource:
+    def _judge(self, job: Endpoint, found: Mapping[str, Any], _call: Call, /) -> Resource:
         status, links = str(found["EndpointStatus"]), self.links(job)
         phase = phase_of(status)
         info = {"endpoint": job.name, "configuration": job.configuration, "region": job.region, "status": status}
@@ -264,24 +211,20 @@ class SageMakerAgent(AsyncAgent[Endpoint]):
         )
         return found
 
-    def _list(self, names: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
-        """Those of the endpoints that the newest pages show. Never more calls than endpoints."""
+    def _list(self, names: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+        """Those of the endpoints that the newest pages show as not yet there. Never more calls than endpoints."""
+        asked = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": _PAGE}
 
         def look(client: Any) -> dict[str, Mapping[str, Any]]:
-            found: dict[str, Mapping[str, Any]] = {}
-            more: dict[str, Any] = {}
-            for _ in range(min(_MOST_PAGES, len(names))):
-                page = client.list_endpoints(SortBy="CreationTime", SortOrder="Descending", MaxResults=_PAGE, **more)
-                found |= {one["EndpointName"]: one for one in page["Endpoints"] if one["EndpointName"] in names}
-                if len(found) == len(names) or not page.get("NextToken"):
-                    break
-                more = {"NextToken": page["NextToken"]}
-            return found
+            most = min(_MOST_PAGES, len(names))
+            return picked(pages(client.list_endpoints, "Endpoints", "NextToken", most, **asked), "EndpointName", names)
 
-        return self._ask(call, region, look)
+        shown = self._ask(call, region, look)
+        return {name: one for name, one in shown.items() if not phase_of(one["EndpointStatus"]).is_terminal}
 
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "sagemaker", region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, message: str, /) -> bool:
+        return code in ("ValidationException", "ValidationError") and "could not find" in message.lower()
 
 
 def phase_of(status: str) -> Phase:
@@ -320,7 +263,3 @@ def _check(found: Mapping[str, Any], job: Endpoint) -> None:
 
 def _is_ours(found: Mapping[str, Any], job: Endpoint) -> bool:
     return bool(found.get("EndpointConfigName", job.configuration) == job.configuration)
-
-
-def _is_missing(code: str, message: str) -> bool:
-    return code in ("ValidationException", "ValidationError") and "could not find" in message.lower()

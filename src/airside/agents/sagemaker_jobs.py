@@ -6,12 +6,13 @@ taken only if this attempt has made it. Tasks of flytekit's SageMaker plugin run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
-from airside.agents.aws import AccountOptions, Aws, check_region, code_of, console
+from airside.agents.aws import check_region, code_of, console
+from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.boto_request import region_of
 from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
 from airside.agents.flyte_container import place_of, rendered
@@ -27,17 +28,10 @@ from airside.model import (
     OutputsAt,
     Phase,
     Resource,
-    Retry,
     Task,
 )
-from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
-T = TypeVar("T")
-
-_SINGLE_GETS = 2  # jobs up to which each is asked for by itself
 _PAGE, _MOST_PAGES = 100, 10
-_LEAST_TIME = 1.0  # seconds, without which no further job is asked for
 _TO_SPARE = 5.0  # seconds, without which a job's last words are not asked for
 _TOKEN = "{idempotence_token}"  # noqa: S105 - a placeholder
 
@@ -56,30 +50,15 @@ class Job:
         return KINDS[self.task_type]
 
 
-class SageMakerJobsAgent(AsyncAgent[Job]):
+class SageMakerJobsAgent(AWSAgent[Job]):
     """Runs training, processing, transform, tuning and recommender jobs of Amazon SageMaker."""
 
     name = "sagemaker-jobs"
     task_types = tuple(KINDS)
+    service = "sagemaker"
     requires = MappingProxyType({"boto3": "aws", "xxhash": "aws"})
     poll_interval = 15.0
     create_is_idempotent = True  # SageMaker refuses a second job of one name
-
-    @dataclass(frozen=True, slots=True, kw_only=True)
-    class Options(AccountOptions):
-        """Whose account is used: see `AccountOptions`."""
-
-    def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
-        self._aws = Aws(options.place)
-
-    def close(self) -> None:
-        self._aws.close()
-
-    def check_credentials(self) -> str:
-        """Whose credentials there are for tasks that bring none."""
-        return self._aws.identity()
 
     def probe(self) -> str:
         """Ask SageMaker for a training job."""
@@ -105,27 +84,12 @@ class SageMakerJobsAgent(AsyncAgent[Job]):
 
         return self._ask(task, region, make, creating=True)
 
-    def get(self, job: Job, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call), call)
-
     def get_many(self, jobs: Sequence[Job], call: Call) -> Sequence[Resource | Exception]:
         """One list for many jobs of a kind; what it does not show, or shows as over, is described."""
-        shown: dict[tuple[str, str, str], Mapping[str, Any]] = {}
-        told: dict[tuple[str, str, str], Resource | Exception] = {}
-        for region, method in dict.fromkeys((job.region, job.kind.method) for job in jobs):
-            some = [job for job in jobs if (job.region, job.kind.method) == (region, method)]
-            names = {job.name for job in some}
-            try:
-                found = self._list(some[0].kind, names, region, call) if len(names) > _SINGLE_GETS else {}
-            except AirsideError as exc:  # jobs of another kind are not to suffer from it
-                told |= {(region, method, name): exc for name in names}
-                continue
-            shown |= {(region, method, name): one for name, one in found.items()}
-        for job in jobs:
-            key = (job.region, job.kind.method, job.name)
-            if key not in told:
-                told[key] = self._answer(job, shown.get(key), call)
-        return [told[job.region, job.kind.method, job.name] for job in jobs]
+        kinds = {job.kind.method: job.kind for job in jobs}
+        places = [((job.region, job.kind.method), job.name) for job in jobs]
+        known = listed(places, lambda group, names: self._list(kinds[group[1]], names, group[0], call))
+        return [self._answer(job, known.get(place), call) for job, place in zip(jobs, places, strict=True)]
 
     def delete(self, job: Job, call: Call) -> None:
         """Stop the job. What it has made so far stays."""
@@ -160,16 +124,6 @@ class SageMakerJobsAgent(AsyncAgent[Job]):
         )
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
-
-    def _answer(self, job: Job, found: Mapping[str, Any] | None, call: Call) -> Resource | Exception:
-        if found is not None and not phase_of(job.kind, found).is_terminal:
-            return self._judge(job, found, call)
-        if call.remaining is not None and call.remaining < _LEAST_TIME:
-            return Retry("there was no time left to ask for this job")
-        try:
-            return self.get(job, call)
-        except AirsideError as exc:
-            return exc
 
     def _judge(self, job: Job, told: Mapping[str, Any], call: Call) -> Resource:
         kind = job.kind
@@ -233,25 +187,21 @@ class SageMakerJobsAgent(AsyncAgent[Job]):
         )
         return found
 
-    def _list(self, kind: Kind, names: set[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
-        """Those of the jobs that the newest pages show. Never more calls than jobs."""
+    def _list(self, kind: Kind, names: Collection[str], region: str, call: Call) -> dict[str, Mapping[str, Any]]:
+        """Those of the jobs that the newest pages show as not yet over. Never more calls than jobs."""
+        asked = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": _PAGE}
 
         def look(client: Any) -> dict[str, Mapping[str, Any]]:
-            found: dict[str, Mapping[str, Any]] = {}
-            more: dict[str, Any] = {}
-            ask = getattr(client, f"list_{kind.method}s")
-            for _ in range(min(_MOST_PAGES, len(names))):
-                page = ask(SortBy="CreationTime", SortOrder="Descending", MaxResults=_PAGE, **more)
-                found |= {one[kind.name]: one for one in page[kind.summaries] if one[kind.name] in names}
-                if len(found) == len(names) or not page.get("NextToken"):
-                    break
-                more = {"NextToken": page["NextToken"]}
-            return found
+            ask, most = getattr(client, f"list_{kind.method}s"), min(_MOST_PAGES, len(names))
+            return picked(pages(ask, kind.summaries, "NextToken", most, **asked), kind.name, names)
 
-        return self._ask(call, region, look)
+        shown = self._ask(call, region, look)
+        return {name: one for name, one in shown.items() if not phase_of(kind, one).is_terminal}
 
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, "sagemaker", region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, message: str, /) -> bool:
+        says_so = "not find" in message or "not found" in message
+        return code == "ResourceNotFound" or (code in ("ValidationException", "ValidationError") and says_so)
 
 
 def _check(client: Any, task: Task, job: Job) -> None:
@@ -297,8 +247,3 @@ def _facts(job: Job, told: Mapping[str, Any]) -> dict[str, Any]:
         "trials": told.get("TrainingJobStatusCounters"),
     }
     return {name: plain(value) for name, value in known.items() if value is not None}
-
-
-def _is_missing(code: str, message: str) -> bool:
-    says_so = "not find" in message or "not found" in message
-    return code == "ResourceNotFound" or (code in ("ValidationException", "ValidationError") and says_so)

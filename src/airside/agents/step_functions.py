@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from airside.agents import step_functions_answers as answers
 from airside.agents.aws import AccountOptions, check_region, console
-from airside.agents.aws_agent import AWSAgent, listed
+from airside.agents.aws_agent import AWSAgent, listed, pages, picked
+from airside.agents.config_keys import check_keys
 from airside.agents.json_values import kind_of, to_json
 from airside.agents.placeholders import render_value
 from airside.agents.step_functions_history import lines_of
@@ -32,10 +33,8 @@ from airside.model import (
     UsageError,
 )
 
-T = TypeVar("T")
-
 _MACHINE = re.compile(r"arn:(aws[a-z-]*):states:([a-z0-9-]+):(\d{12}):stateMachine:([^\s:/]{1,80})(?::([^\s:/]+))?\Z")
-_KEYS = ("stateMachine", "input", "secrets", "configs")  # the last two are a connection's, in Flyte 2
+_KEYS = ("stateMachine", "input")
 _LONGEST_INPUT = 262_144  # bytes
 _PAGE, _MOST_PAGES = 1000, 10
 _MOST_KNOWN = 1000  # state machines of which the kind is remembered
@@ -146,9 +145,6 @@ class StepFunctionsAgent(AWSAgent[Execution]):
             return None
         return job
 
-    def get(self, job: Execution, call: Call) -> Resource:
-        return self._judge(job, self._describe(job, call))
-
     def get_many(self, jobs: Sequence[Execution], call: Call) -> Sequence[Resource | Exception]:
         """One list for many executions of a state machine; what it does not show as running is described."""
         known = listed(((job.machine, job.arn) for job in jobs), lambda machine, arns: self._list(machine, arns, call))
@@ -174,19 +170,7 @@ class StepFunctionsAgent(AWSAgent[Execution]):
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _answer(self, job: Execution, found: Mapping[str, Any] | Exception | None, call: Call) -> Resource | Exception:
-        if isinstance(found, Exception):
-            return found
-        if found is not None:
-            return self._judge(job, found)
-        if call.remaining is not None and call.remaining < 1.0:
-            return Retry("there was no time left to ask for this execution")
-        try:
-            return self.get(job, call)
-        except (Retry, Fail, NotFound) as exc:
-            return exc
-
-    def _judge(self, job: Execution, found: Mapping[str, Any]) -> Resource:
+    def _judge(self, job: Execution, found: Mapping[str, Any], _call: Call, /) -> Resource:
         status, links, info = str(found["status"]), self.links(job), answers.facts(found)
         phase = answers.phase_of(status)
         if not phase.is_terminal:
@@ -236,31 +220,24 @@ class StepFunctionsAgent(AWSAgent[Execution]):
         )
         return found
 
-    def _list(self, machine: str, arns: set[str], call: Call) -> dict[str, Mapping[str, Any]]:
+    def _list(self, machine: str, arns: Collection[str], call: Call) -> dict[str, Mapping[str, Any]]:
         """Those of the executions that the newest pages show as running. Never more calls than executions."""
+        asked = {"stateMachineArn": machine, "statusFilter": "RUNNING", "maxResults": _PAGE}
 
         def look(client: Any) -> dict[str, Mapping[str, Any]]:
-            found: dict[str, Mapping[str, Any]] = {}
-            more: dict[str, Any] = {}
-            for _ in range(min(_MOST_PAGES, len(arns))):
-                page = client.list_executions(stateMachineArn=machine, statusFilter="RUNNING", maxResults=_PAGE, **more)
-                found |= {one["executionArn"]: one for one in page["executions"] if one["executionArn"] in arns}
-                if len(found) == len(arns) or not page.get("nextToken"):
-                    break
-                more = {"nextToken": page["nextToken"]}
-            return found
+            found = pages(client.list_executions, "executions", "nextToken", min(_MOST_PAGES, len(arns)), **asked)
+            return picked(found, "executionArn", arns)
 
         return self._ask(call, machine.split(":")[3], look)
 
-    def _ask(self, call: Call | Task, region: str, question: Callable[[Any], T], *, creating: bool = False) -> T:
-        return self._aws.ask(call, self.service, region, question, creating=creating, is_missing=_is_missing)
+    @staticmethod
+    def _is_missing(code: str, _message: str, /) -> bool:
+        return code in ("ExecutionDoesNotExist", "StateMachineDoesNotExist")
 
 
 def _machine(task: Task) -> re.Match[str]:
     """The ARN of the task's state machine, in parts."""
-    unknown = [name for name in task.config if name not in _KEYS]
-    if unknown:
-        raise Fail(f"config.{unknown[0]}: a step_functions task knows no such key (known: {', '.join(_KEYS[:2])}).")
+    check_keys(task.config, _KEYS, "step_functions")
     machine = task.config.get("stateMachine")
     found = _MACHINE.match(machine) if isinstance(machine, str) else None
     if found is None:
@@ -299,7 +276,3 @@ def _input(task: Task) -> str:
             f"The input has {len(text.encode())} bytes; Step Functions takes {_LONGEST_INPUT}. Pass a File by its uri."
         )
     return text
-
-
-def _is_missing(code: str, _message: str) -> bool:
-    return code in ("ExecutionDoesNotExist", "StateMachineDoesNotExist")

@@ -222,7 +222,7 @@ def test_many_tasks_are_a_hundred_a_call(agent: ECSTaskAgent, door: Any) -> None
     resources = agent.get_many([job, *unknown, job], Call())
     assert [len(one["tasks"]) for one in door.calls("DescribeTasks")] == [100, 21]
     assert isinstance(getattr(resources[0], "phase", None), Phase)
-    assert resources[0] is resources[-1]
+    assert resources[0] == resources[-1]
     assert all(isinstance(one, NotFound) for one in resources[1:-1])
 
 
