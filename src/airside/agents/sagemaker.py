@@ -34,6 +34,7 @@ STATES: Mapping[str, Phase] = {
     "Deleting": Phase.ABORTED,
 }
 _WORDS = {
+    "Failed": "SageMaker tells no reason",
     "OutOfService": "the endpoint is out of service",
     "UpdateRollbackFailed": "an update of the endpoint failed, and so did its rollback",
     "Deleting": "the endpoint is being deleted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,8 +137,9 @@ class AwsDoor:
     """A door before an emulator: every request is seen, and may be answered otherwise.
 
     `answers` are given instead of the emulator's, each once, by the name of the operation (a service of REST: its
-    path). What AWS does and the emulators leave out is done here: a request whose token was seen is answered as the
-    first one was, and refused if it is another; a second endpoint or job of a name is refused.
+    path); `rule`, if there is one, may answer anything, by its operation and region. What AWS does and the emulators
+    leave out is done here: a request whose token was seen is answered as the first one was, and refused if it is
+    another; a second endpoint or job of a name is refused.
     """
 
     upstream: int
@@ -146,6 +148,8 @@ class AwsDoor:
     repeats: int = 0
     asked: list[tuple[str, Any]] = field(default_factory=list)
     answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = field(default_factory=dict)
+    rule: Callable[[str, str], tuple[int, Any, dict[str, str]] | None] | None = None
+    signers: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -166,8 +170,13 @@ class AwsDoor:
     def handle(self, call: Handler, operation: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         told = json.loads(body) if body.startswith(b"{") else body
         self.asked.append((operation, told))
+        signer, region = signed_by(call)
+        self.signers.add(signer)
+        given = self.rule(operation, region) if self.rule is not None else None
         if self.answers.get(operation):
-            status, answer, more = self.answers[operation].pop(0)
+            given = self.answers[operation].pop(0)
+        if given is not None:
+            status, answer, more = given
             return status, json.dumps(answer).encode(), more
         if operation in NAMES:
             return self.create_named(call, operation, told[NAMES[operation]], body)
@@ -209,6 +218,18 @@ class AwsDoor:
         except HTTPError as error:
             with error:
                 return error.code, error.read()
+
+
+def signed_by(call: Handler) -> tuple[str, str]:
+    """Whose key has signed a request, and for which region."""
+    found = re.search(r"Credential=([^/]+)/\d+/([^/]+)/", call.headers.get("Authorization", ""))
+    return (found[1], found[2]) if found is not None else ("", "")
+
+
+def refusal(kind: str, message: str = "said so", status: int = 400, **headers: str) -> tuple[int, Any, dict[str, str]]:
+    """An error as services of JSON and of REST tell it."""
+    body = {"__type": kind, "code": kind, "message": message, "Message": message}
+    return status, body, {"x_amzn_ErrorType": kind, **headers}
 
 
 def already_there(what: str, name: str) -> dict[str, str]:

@@ -20,6 +20,17 @@ def enum_of(model: Any, shape: str) -> Sequence[str]:
     return values
 
 
+def asked_of(client: Any) -> list[tuple[str, Any]]:
+    """What this client asks from now on, by operation: what a service of REST is asked is not in the body alone."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(params: Any, model: Any, **_more: Any) -> None:
+        asked.append((model.name, params))
+
+    client.meta.events.register("before-parameter-build", note)
+    return asked
+
+
 def departures(model: Any, operation: str, body: Any) -> list[str]:
     """Where a JSON body departs from what the operation takes: fields, types, enums, lengths and patterns."""
     return _check(body, model.operation_model(operation).input_shape, operation)

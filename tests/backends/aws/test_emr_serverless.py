@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import AwsDoor, connect, opened
-from tests.backends.aws.contract import departures, enum_of
+from tests.backends.aws.contract import asked_of, departures, enum_of
 from tests.backends.aws.killing import FAULTS, end_all
 
 from airside import kwtypes
@@ -150,7 +150,7 @@ def application(outside: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def one_door(moto: int) -> Iterator[EmrDoor]:
+def one_door(outside: Any, moto: int) -> Iterator[EmrDoor]:
     with opened(EmrDoor(moto)) as door:
         yield door
 
@@ -557,6 +557,7 @@ def test_every_request_is_one_that_the_api_describes(
         "retry_policy": {"maxAttempts": 2},
         "tags": {"team": "flights"},
     }
+    asked = asked_of(agent._aws.client(None, "emr-serverless", ""))
     jobs = [agent.create(task_of(application, config=config)) for _ in range(3)]
     agent.create(
         task_of("flights", config={"hive_job_driver": {"query": "a", "initQueryFile": "b", "parameters": "c"}})
@@ -567,8 +568,8 @@ def test_every_request_is_one_that_the_api_describes(
     assert {name for name, _ in emr_door.asked} == {
         *("GetApplication", "ListApplications", "StartJobRun", "GetJobRun", "ListJobRuns", "CancelJobRun"),
     }
-    starts = [{"applicationId": application, **body} for body in emr_door.calls("StartJobRun")]
-    assert [problem for body in starts for problem in departures(MODEL, "StartJobRun", body)] == []
+    assert {name for name, _ in asked} == {name for name, _ in emr_door.asked}
+    assert [problem for name, body in asked for problem in departures(MODEL, name, body)] == []
 
 
 @pytest.mark.parametrize("variable", ["script", pytest.param("hive", marks=pytest.mark.backend), "function"])
