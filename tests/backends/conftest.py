@@ -257,11 +257,12 @@ class KilledService:
         kills: int,
         wire: Wire,
         inputs: Mapping[str, Any] | None = None,
+        ready: Callable[[], bool] | None = None,
     ) -> list[bytes]:
         """Create every task, asking again as Flyte does when an answer is lost. Returns the handles.
 
-        The service is killed `kills` times, each time while creates are in flight. `run` tells these attempts from
-        those of other proofs. `inputs` are those of every task.
+        The service is killed `kills` times, each time while creates are in flight: at some instant, or as soon as
+        `ready` says. `run` tells these attempts from those of other proofs. `inputs` are those of every task.
         """
         requests = [
             _request(task, wire, f"s3://runs/{run}/{number}/0", inputs or {}) for number, task in enumerate(tasks)
@@ -273,15 +274,19 @@ class KilledService:
             creates = [asyncio.create_task(self._create(client, one, slots)) for one in requests]
             try:
                 for _ in range(kills):
-                    while not self._in_flight and not all(one.done() for one in creates):
+                    while not self._is_due(ready) and not all(one.done() for one in creates):
                         await asyncio.sleep(0.01)
-                    await asyncio.sleep(self._random.uniform(0.0, 0.5))
+                    if ready is None:
+                        await asyncio.sleep(self._random.uniform(0.0, 0.5))
                     self.kills += self._in_flight > 0
                     process.kill()
                     process = await self._start()
                 return await asyncio.gather(*creates)
             finally:
                 process.kill()
+
+    def _is_due(self, ready: Callable[[], bool] | None) -> bool:
+        return self._in_flight > 0 and (ready is None or ready())
 
     async def finish(self, handles: Sequence[bytes], task_type: str, wire: Wire) -> list[Any]:
         """The end of each job, as a service that is new tells it: all have succeeded."""

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -140,6 +140,8 @@ class AwsDoor:
     path); `rule`, if there is one, may answer anything, by its operation and region. What AWS does and the emulators
     leave out is done here: a request whose token was seen is answered as the first one was, and refused if it is
     another; a second endpoint or job of a name is refused.
+
+    `lose(operation, count)`: so many answers never arrive. What was asked for is done, and who asked waits for ever.
     """
 
     upstream: int
@@ -150,6 +152,8 @@ class AwsDoor:
     answers: dict[str, list[tuple[int, Any, dict[str, str]]]] = field(default_factory=dict)
     rule: Callable[[str, str], tuple[int, Any, dict[str, str]] | None] | None = None
     signers: set[str] = field(default_factory=set)
+    losing: str = ""
+    to_lose: int = 0
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -161,6 +165,16 @@ class AwsDoor:
 
     def calls(self, operation: str) -> list[Any]:
         return [body for name, body in self.asked if name == operation]
+
+    def lose(self, operation: str, count: int) -> None:
+        self.losing, self.to_lose = operation, count
+
+    def is_lost(self, operation: str) -> bool:
+        with self.lock:
+            if not self.to_lose or not re.search(self.losing, operation):
+                return False
+            self.to_lose -= 1
+            return True
 
     def forget(self) -> None:
         """Begin anew, for a test that uses the door of another one."""
@@ -252,6 +266,11 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or self.path
         status, answer, headers = self.door.handle(self, operation, body)
+        if self.door.is_lost(operation):
+            with suppress(ConnectionError):
+                self.rfile.read(1)  # until whoever asked is gone
+            self.close_connection = True
+            return
         self.send_response(status)
         for name, value in {"Content-Type": "application/x-amz-json-1.1", **headers}.items():
             self.send_header(name.replace("_", "-"), value)

@@ -1,4 +1,8 @@
-"""Proofs for agents of AWS: one attempt, one job, although answers are lost and the service is killed."""
+"""Proofs for agents of AWS: one attempt, one job, although answers are lost and the service is killed.
+
+`end_all` kills at random instants while calls fail, and takes up to two minutes: a create that was answered as pending
+and died with its service is left to it for a minute. `end_untold` kills at the one worst instant, in seconds.
+"""
 
 from __future__ import annotations
 
@@ -42,4 +46,28 @@ async def end_all(
     resources: Sequence[Any] = await service.finish(handles, tasks[0].task_type, wire)
     assert service.kills >= 1
     assert sum(proxy.counts()["faults"].values()) >= least_faults
+    return resources
+
+
+async def end_untold(
+    agent: str,
+    tasks: Sequence[TaskTemplate],
+    *,
+    door: Any,
+    operation: str,
+    run: str,
+    killed_service: Callable[..., Any],
+    endpoint: str = "AWS_ENDPOINT_URL",
+    wire: Wire = "v2",
+    options: str = "",
+) -> Sequence[Any]:
+    """Kill the service when AWS has made the job of every task, and before it has told; see each of them succeed.
+
+    `operation` makes a job. Returns the last answers.
+    """
+    door.lose(operation, len(tasks))
+    service = killed_service(agent, env={endpoint: door.url}, options=options)
+    handles = await service.create(tasks, run=run, kills=1, wire=wire, ready=lambda: door.to_lose == 0)
+    assert (service.kills, door.to_lose) == (1, 0)
+    resources: Sequence[Any] = await service.finish(handles, tasks[0].task_type, wire)
     return resources

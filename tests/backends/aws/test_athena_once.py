@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.backends.aws.killing import end_all
+from tests.backends.aws.killing import end_all, end_untold
 
 from airside import kwtypes
 from airside.agents.athena import AthenaConfig, AthenaTask
@@ -27,6 +27,34 @@ def task(number: int, run: str) -> AthenaTask:
     )
 
 
+async def test_a_service_killed_before_it_is_told_leaves_one_query(
+    athena: Any, athena_door: Any, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold-{time.time_ns()}"
+    await end_untold(
+        "athena",
+        [task(number, run) for number in range(3)],
+        door=athena_door,
+        operation="StartQueryExecution",
+        run=run,
+        endpoint="AWS_ENDPOINT_URL_ATHENA",
+        killed_service=killed_service,
+    )
+    assert athena_door.repeats == 3
+    assert queries_of(athena, run) == [1] * 3
+
+
+def queries_of(athena: Any, run: str) -> list[int]:
+    """How often each query of a run was started."""
+    queries = []
+    ids = athena.list_query_executions()["QueryExecutionIds"]
+    for at in range(0, len(ids), 50):
+        page = athena.batch_get_query_execution(QueryExecutionIds=ids[at : at + 50])
+        queries += [one["Query"] for one in page["QueryExecutions"]]
+    return sorted(Counter(query for query in queries if run in query).values())
+
+
+@pytest.mark.backend
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_query(
     wire: Wire, athena: Any, athena_door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
@@ -43,12 +71,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_que
         wire=wire,
         kills=4,
     )
-    queries = []
-    ids = athena.list_query_executions()["QueryExecutionIds"]
-    for at in range(0, len(ids), 50):
-        page = athena.batch_get_query_execution(QueryExecutionIds=ids[at : at + 50])
-        queries += [one["Query"] for one in page["QueryExecutions"]]
-    assert sorted(Counter(query for query in queries if run in query).values()) == [1] * 24
+    assert queries_of(athena, run) == [1] * 24
     asked = athena_door.calls("StartQueryExecution")
     assert len({one["ClientRequestToken"] for one in asked}) == 24
     assert len({repr(one) for one in asked}) == 24  # a repeated create is the same to the letter

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.backends.aws.killing import FAULTS, end_all
+from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside.agents.aws_batch import AWSBatchConfig, AWSBatchTask
 from airside.model import Container
@@ -24,6 +24,22 @@ def task(number: int, run: str) -> AWSBatchTask:
         container=Container(image="busybox:1", command=("true",)),
         task_config=AWSBatchConfig(job_queue="flights"),
     )
+
+
+async def test_a_service_killed_before_it_is_told_leaves_one_job(
+    batch_queue: Any, door: Any, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    tasks = [task(number, run) for number in range(3)]
+    await end_untold("aws-batch", tasks, door=door, operation="/submitjob$", run=run, killed_service=killed_service)
+    assert len(door.calls("/v1/submitjob")) == 3  # the service that came after has found what was there
+    assert jobs_of(batch_queue, run) == [1] * 3
+
+
+def jobs_of(batch_queue: Any, run: str) -> list[int]:
+    """How many jobs of each name there are."""
+    shown = batch_queue.list_jobs(jobQueue="flights", filters=[{"name": "JOB_NAME", "values": [f"{run}*"]}])
+    return sorted(Counter(one["jobName"] for one in shown["jobSummaryList"]).values())
 
 
 @pytest.mark.backend  # a create that died with the service is left to it for up to a minute
@@ -43,7 +59,6 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job
         least_faults=2,
         faults={**FAULTS, "match": "^POST /v1/submitjob"},
     )
-    shown = batch_queue.list_jobs(jobQueue="flights", filters=[{"name": "JOB_NAME", "values": [f"{run}*"]}])
-    assert sorted(Counter(one["jobName"] for one in shown["jobSummaryList"]).values()) == [1] * COUNT
+    assert jobs_of(batch_queue, run) == [1] * COUNT
     asked = {body["jobName"]: body for body in door.calls("/v1/submitjob")}
     assert all(asked[body["jobName"]] == body for body in door.calls("/v1/submitjob"))

@@ -16,7 +16,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import connect, outputs_pb
 from tests.backends.aws.contract import departures, enum_of
-from tests.backends.aws.killing import FAULTS, end_all
+from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside import kwtypes
 from airside.agents import cloudwatch_logs
@@ -427,6 +427,28 @@ def test_every_request_is_one_that_the_api_describes(agent: ECSTaskAgent, door: 
     assert [problem for name, body in door.asked for problem in departures(MODEL, name, body)] == []
 
 
+async def test_a_service_killed_before_it_is_told_leaves_one_task(
+    ecs: Any, settings: dict[str, Any], door: Any, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    image = Container(image=f"{run}:1", args=("true",))
+    await end_untold(
+        "ecs_task",
+        [ECSTask(name=f"{run}-{number}", container=image) for number in range(3)],
+        door=door,
+        operation="RunTask",
+        run=run,
+        killed_service=killed_service,
+        options=toml(settings),
+    )
+    asked = door.calls("RunTask")
+    assert (len(asked), len({repr(one) for one in asked}), door.repeats) == (6, 3, 3)
+
+
+def toml(settings: dict[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+
+
 @pytest.mark.backend  # a create that died with the service is left to it for up to a minute
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_task(
     ecs: Any, settings: dict[str, Any], door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
@@ -445,7 +467,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_tas
         wire="v2",
         kills=2,
         least_faults=2,
-        options="\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items()),
+        options=toml(settings),
         faults={**FAULTS, "share": 0.15},  # a create is two calls here, or three
     )
     asked = door.calls("RunTask")

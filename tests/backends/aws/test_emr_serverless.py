@@ -19,7 +19,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import AwsDoor, connect, opened
 from tests.backends.aws.contract import asked_of, departures, enum_of
-from tests.backends.aws.killing import FAULTS, end_all
+from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside import kwtypes
 from airside.agents import emr_serverless_entry
@@ -628,6 +628,33 @@ def outputs_file(**values: int) -> bytes:
     return bytes(made.SerializeToString())
 
 
+async def test_a_service_killed_before_it_is_told_leaves_one_run(
+    outside: Any, application: str, emr_door: EmrDoor, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    place = EMRServerless(
+        application_id=application,
+        execution_role_arn=ROLE,
+        spark_job_driver=EMRServerlessSparkJobDriver("s3://flights/load.py", [run]),
+    )
+    await end_untold(
+        "emr_serverless",
+        [EMRServerlessTask(name=run, task_config=place)] * 3,
+        door=emr_door,
+        operation="/jobruns$",
+        run=run,
+        endpoint="AWS_ENDPOINT_URL_EMR_SERVERLESS",
+        killed_service=killed_service,
+    )
+    assert emr_door.repeats == 3
+    assert len(runs_of(outside, application, run)) == 3
+
+
+def runs_of(outside: Any, application: str, run: str) -> list[Any]:
+    pages = outside.get_paginator("list_job_runs").paginate(applicationId=application)
+    return [one for page in pages for one in page["jobRuns"] if one.get("name") == run]
+
+
 @pytest.mark.backend  # a create whose service was killed is left alone for a minute, so this takes 10 or 80 s
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run(
     outside: Any,
@@ -656,8 +683,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run
     starts = [one for one in emr_door.calls("StartJobRun") if one["name"] == run]
     assert len({one["clientToken"] for one in starts}) == 8
     assert len({repr(one) for one in starts}) == 8  # a repeated create is the same to the letter
-    pages = outside.get_paginator("list_job_runs").paginate(applicationId=application)
-    assert len([one for page in pages for one in page["jobRuns"] if one.get("name") == run]) == 8
+    assert len(runs_of(outside, application, run)) == 8
 
 
 def test_the_example_of_the_documentation_runs(emr_door: EmrDoor, application: str, moto: int, tmp_path: Path) -> None:

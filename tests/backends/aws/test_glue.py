@@ -19,7 +19,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import AwsDoor, connect, opened
 from tests.backends.aws.contract import departures, enum_of
-from tests.backends.aws.killing import end_all
+from tests.backends.aws.killing import end_all, end_untold
 
 from airside import File, kwtypes
 from airside.agents.aws import PASSING
@@ -104,6 +104,7 @@ def glue_door(moto: int, one_door: GlueDoor, monkeypatch: pytest.MonkeyPatch) ->
     """The door, to which the agent under test is led."""
     one_door.forget()
     one_door.leaves = None
+    one_door.stopped.clear()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{moto}")
     monkeypatch.setenv("AWS_ENDPOINT_URL_GLUE", one_door.url)
     return one_door
@@ -462,6 +463,28 @@ def test_every_request_is_one_that_the_api_describes(agent: GlueAgent, glue_door
     }
 
 
+async def test_a_service_killed_before_it_is_told_leaves_one_run(
+    outside: Any, glue_door: GlueDoor, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    await end_untold(
+        "glue",
+        [GlueTask(name=run, job="flights", arguments={"--run": run})] * 3,
+        door=glue_door,
+        operation="StartJobRun",
+        run=run,
+        endpoint="AWS_ENDPOINT_URL_GLUE",
+        killed_service=killed_service,
+    )
+    assert len({one["Arguments"][KEY] for one in runs_of(outside, run)}) == len(runs_of(outside, run)) == 3
+    assert glue_door.stopped == set()  # the service that came after has found what was there
+
+
+def runs_of(outside: Any, run: str) -> list[Any]:
+    pages = outside.get_paginator("get_job_runs").paginate(JobName="flights")
+    return [one for page in pages for one in page["JobRuns"] if one["Arguments"].get("--run") == run]
+
+
 @pytest.mark.backend  # a create whose service was killed is left alone for a minute, so this takes 10 or 80 s
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run(
     outside: Any, glue_door: GlueDoor, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
@@ -478,8 +501,7 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run
         killed_service=killed_service,
         kills=1,
     )
-    pages = outside.get_paginator("get_job_runs").paginate(JobName="flights")
-    runs = [one for page in pages for one in page["JobRuns"] if one["Arguments"].get("--run") == run]
+    runs = runs_of(outside, run)
     assert len({one["Arguments"][KEY] for one in runs}) == 8
     live = Counter(one["Arguments"][KEY] for one in runs if one["Id"] not in glue_door.stopped)
     assert sorted(live.values()) == [1] * 8  # what two processes started at once, one of them has stopped

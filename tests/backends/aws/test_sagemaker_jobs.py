@@ -12,7 +12,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import connect, outputs_pb
 from tests.backends.aws.contract import departures, enum_of
-from tests.backends.aws.killing import FAULTS, end_all
+from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside import kwtypes
 from airside.agents import cloudwatch_logs
@@ -461,19 +461,40 @@ def test_times_in_outputs_are_texts(agent: SageMakerJobsAgent, door: Any) -> Non
     assert datetime.fromisoformat(result["TransformEndTime"]) == moment
 
 
+async def test_a_service_killed_before_it_is_told_leaves_one_job(
+    sagemaker: Any, door: Any, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    await end_untold(
+        "sagemaker-jobs",
+        plain_trainings(run, 3),
+        door=door,
+        operation="CreateTrainingJob",
+        run=run,
+        killed_service=killed_service,
+    )
+    assert (len(door.tokens), door.repeats) == (3, 3)
+    asked = door.calls("CreateTrainingJob")
+    names = {one["TrainingJobName"] for one in asked}
+    assert (len(asked), len(names), len({repr(one) for one in asked})) == (6, 3, 3)
+
+
+def plain_trainings(run: str, count: int) -> list[TaskTemplate]:
+    config = {name: value for name, value in TRAINING.items() if name != "HyperParameters"}
+    return [
+        SageMakerTrainingJobTask(name=f"{run}-{number}", config=config, images={"train": "registry/train:1"})
+        for number in range(count)
+    ]
+
+
 @pytest.mark.backend  # a create that died with the service is left to it for up to a minute
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     sagemaker: Any, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:
     run = f"once{time.time_ns()}"
-    config = {name: value for name, value in TRAINING.items() if name != "HyperParameters"}
-    tasks = [
-        SageMakerTrainingJobTask(name=f"{run}-{number}", config=config, images={"train": "registry/train:1"})
-        for number in range(10)
-    ]
     await end_all(
         "sagemaker-jobs",
-        tasks,
+        plain_trainings(run, 10),
         run=run,
         upstream=door.port,
         fault_proxy=fault_proxy,

@@ -17,7 +17,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import AwsDoor, connect, opened
 from tests.backends.aws.contract import departures, enum_of
-from tests.backends.aws.killing import end_all
+from tests.backends.aws.killing import end_all, end_untold
 
 from airside import kwtypes
 from airside.agents.aws import PASSING
@@ -483,6 +483,21 @@ def test_every_request_is_one_that_the_api_describes(agent: StepFunctionsAgent, 
     }
     assert [problem for name, body in door.asked for problem in departures(MODEL, name, body)] == []
     assert set(door.calls("StartExecution")[0]) == {"stateMachineArn", "name", "input"}
+
+
+async def test_a_service_killed_before_it_is_told_leaves_one_execution(
+    outside: Any, machine: str, door: Any, killed_service: Callable[..., Any]
+) -> None:
+    run = f"untold{time.time_ns()}"
+    task = StepFunctionsTask(name=run, state_machine=machine, input={"n": 1, "run": run}, outputs=kwtypes(n=int))
+    await end_untold(
+        "step_functions", [task] * 3, door=door, operation="StartExecution", run=run, killed_service=killed_service
+    )
+    starts = [one for one in door.calls("StartExecution") if run in one["input"]]
+    names = {one["name"] for one in starts}
+    assert len(starts) == len(names) == 3  # the service that came after has found what was there
+    made = outside.list_executions(stateMachineArn=machine)["executions"]
+    assert sorted(one["name"] for one in made if one["name"] in names) == sorted(names)
 
 
 @pytest.mark.backend  # a create whose service was killed may be left alone for a minute, so this takes 10 or 80 s
