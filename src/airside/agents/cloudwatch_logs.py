@@ -81,6 +81,20 @@ def lines_of(
             place, looked = look(), time.monotonic()
 
 
+def streams_of(aws: Aws, call: Call, region: str, group: str, prefix: str = "", *, limit: int = 50) -> list[str]:
+    """The streams of a group that begin so; none if there is no such group yet."""
+    asked: dict[str, Any] = {"logGroupName": group, "limit": limit}
+    if prefix:
+        asked["logStreamNamePrefix"] = prefix
+    try:
+        page = aws.ask(
+            call, "logs", region, lambda client: client.describe_log_streams(**asked), is_missing=_is_missing
+        )
+    except NotFound:
+        return []
+    return [str(one["logStreamName"]) for one in page.get("logStreams") or ()]
+
+
 def last_words(aws: Aws, call: Call, region: str, place: LogPlace) -> str:
     """The last line of a log that says anything; empty if there is none, or it cannot be read."""
     asked = {"logGroupName": place.group, "logStreamName": place.stream, "limit": _LAST, "startFromHead": False}

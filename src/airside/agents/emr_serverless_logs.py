@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from airside.agents.aws import Aws
-from airside.agents.cloudwatch_logs import LogPlace, lines_of
+from airside.agents.cloudwatch_logs import LogPlace, lines_of, streams_of
 from airside.agents.emr_serverless_states import phase_of
 from airside.model import Call, Fail, LogLine, NotFound
 
@@ -67,15 +67,7 @@ def _stream(aws: Aws, call: Call, region: str, run: Run) -> LogPlace:
     told = _monitoring(run)["cloudWatchLoggingConfiguration"]
     prefix, group = str(told.get("logStreamNamePrefix") or "").rstrip("/"), group_of(run)
     begins = f"{prefix}/{_folder(run)}/" if prefix else f"{_folder(run)}/"
-
-    def look(client: Any) -> list[str]:
-        page = client.describe_log_streams(logGroupName=group, logStreamNamePrefix=begins)
-        return [one["logStreamName"] for one in page["logStreams"]]
-
-    try:
-        names = aws.ask(call, "logs", region, look, is_missing=lambda code, _: code == "ResourceNotFoundException")
-    except NotFound:
-        names = []
+    names = streams_of(aws, call, region, group, begins)
     stream = next((name for name in names if "DRIVER" in name and name.endswith("stdout")), "")
     ended = run.get("endedAt") or run.get("updatedAt")
     is_over = phase_of(str(run["state"])).is_terminal and ended is not None

@@ -7,7 +7,7 @@ so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -16,9 +16,21 @@ from airside.agents.aws import check_region, console, words
 from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.boto import BotoConfig, BotoTask, existing
 from airside.agents.boto_request import fill, fit, region_of
-from airside.agents.cloudwatch_logs import log_link
+from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link, streams_of
 from airside.agents.config_keys import check_keys
-from airside.model import Call, Fail, LogLink, Phase, Resource, Retry, Task, TaskTemplate, UsageError
+from airside.model import (
+    AirsideError,
+    Call,
+    Fail,
+    LogLine,
+    LogLink,
+    Phase,
+    Resource,
+    Retry,
+    Task,
+    TaskTemplate,
+    UsageError,
+)
 
 log = logging.getLogger("airside.agents.sagemaker")
 
@@ -40,6 +52,7 @@ _WORDS = {
     "Deleting": "the endpoint is being deleted",
 }
 _PAGE, _MOST_PAGES = 100, 10
+_TO_SPARE = 5.0  # seconds, without which an endpoint's last words are not asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +199,22 @@ class SageMakerAgent(AWSAgent[Endpoint]):
 
     def links(self, job: Endpoint) -> Sequence[LogLink]:
         uri = f"{console(job.region)}/sagemaker/home?region={job.region}#/endpoints/{job.name}"
-        return LogLink(uri, "SageMaker Console"), log_link(job.region, f"/aws/sagemaker/Endpoints/{job.name}")
+        return LogLink(uri, "SageMaker Console"), log_link(job.region, _group(job))
+
+    def logs(self, job: Endpoint, *, after: str, limit: int, call: Call) -> Iterator[LogLine]:
+        """What the first of the endpoint's containers prints, as it comes, until the endpoint is in service."""
+        return lines_of(
+            self._aws,
+            call,
+            job.region,
+            lambda: self._log_place(job, self._describe(job, call), call),
+            after=after,
+            limit=limit,
+        )
 
     # -- what is made of an answer ----------------------------------------------------------------------------------
 
-    def _judge(self, job: Endpoint, found: Mapping[str, Any], _call: Call, /) -> Resource:
+    def _judge(self, job: Endpoint, found: Mapping[str, Any], call: Call, /) -> Resource:
         status, links = str(found["EndpointStatus"]), self.links(job)
         phase = phase_of(status)
         info = {"endpoint": job.name, "configuration": job.configuration, "region": job.region, "status": status}
@@ -201,8 +225,27 @@ class SageMakerAgent(AWSAgent[Endpoint]):
             outputs = {"result": {"EndpointArn": found["EndpointArn"]}}
             return Resource(phase, outputs=outputs, links=links, info=info)
         message = words(str(found.get("FailureReason") or _WORDS.get(status, "")))
+        if status == "Failed" and (last := self._last_words(job, found, call)):
+            message = f"{message}: {last}"
         code = "Cancelled" if status == "Deleting" else "EndpointFailed"
         return Resource(phase, message=message, code=code if phase.is_terminal else "", links=links, info=info)
+
+    def _last_words(self, job: Endpoint, found: Mapping[str, Any], call: Call) -> str:
+        """What the container said before it failed; empty if that cannot be read, or not in time."""
+        if call.remaining is not None and call.remaining < _TO_SPARE:
+            return ""
+        try:
+            place = self._log_place(job, found, call)
+        except AirsideError:
+            return ""
+        return last_words(self._aws, call, job.region, place) if place.stream else ""
+
+    def _log_place(self, job: Endpoint, found: Mapping[str, Any], call: Call) -> LogPlace:
+        streams = streams_of(self._aws, call, job.region, _group(job), limit=1)
+        changed = found.get("LastModifiedTime")
+        is_over = phase_of(str(found["EndpointStatus"])).is_terminal
+        ended = (changed.timestamp() if changed is not None else 0.0) if is_over else None
+        return LogPlace(_group(job), streams[0] if streams else "", ended)
 
     # -- asking SageMaker -------------------------------------------------------------------------------------------
 
@@ -248,6 +291,10 @@ def _arguments(task: Task, client: Any) -> dict[str, Any]:
         filled.arguments, client.meta.service_model.operation_model("CreateEndpoint").input_shape
     )
     return fitted
+
+
+def _group(job: Endpoint) -> str:
+    return f"/aws/sagemaker/Endpoints/{job.name}"
 
 
 def _check(found: Mapping[str, Any], job: Endpoint) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from airside.agents.aws import check_region, code_of, console
 from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.boto_request import region_of
-from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link
+from airside.agents.cloudwatch_logs import LogPlace, last_words, lines_of, log_link, streams_of
 from airside.agents.flyte_container import place_of, rendered
 from airside.agents.sagemaker_job_kinds import KINDS, TRAINING_KIND, Kind, message_of, phase_of, plain, reason_for
 from airside.agents.sagemaker_job_request import KEY_TAG, arguments_of, is_container
@@ -24,7 +24,6 @@ from airside.model import (
     Fail,
     LogLine,
     LogLink,
-    NotFound,
     OutputsAt,
     Phase,
     Resource,
@@ -158,20 +157,9 @@ class SageMakerJobsAgent(AWSAgent[Job]):
         return last_words(self._aws, call, job.region, place) if place.stream else ""
 
     def _log_place(self, job: Job, told: Mapping[str, Any], call: Call) -> LogPlace:
-        kind, stream = job.kind, ""
-        if kind.group:
-            asked = {"logGroupName": kind.group, "logStreamNamePrefix": f"{job.name}/", "limit": 1}
-            try:
-                page = self._aws.ask(
-                    call,
-                    "logs",
-                    job.region,
-                    lambda client: client.describe_log_streams(**asked),
-                    is_missing=lambda code, _message: code == "ResourceNotFoundException",
-                )
-                stream = next((str(one["logStreamName"]) for one in page["logStreams"]), "")
-            except NotFound:
-                stream = ""
+        kind = job.kind
+        found = streams_of(self._aws, call, job.region, kind.group, f"{job.name}/", limit=1) if kind.group else []
+        stream = found[0] if found else ""
         if not phase_of(kind, told).is_terminal:
             return LogPlace(kind.group, stream)
         ended = told.get(kind.ended)

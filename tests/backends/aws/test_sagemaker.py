@@ -11,6 +11,7 @@ from botocore.session import get_session
 from tests.backends.aws.conftest import already_there, connect
 from tests.backends.aws.contract import departures, enum_of
 
+from airside.agents import cloudwatch_logs
 from airside.agents.boto import BotoAgent, BotoConfig, BotoTask
 from airside.agents.sagemaker import (
     STATES,
@@ -165,6 +166,32 @@ def test_a_failed_endpoint_tells_why(agent: SageMakerAgent, door: Any) -> None:
     door.answer("DescribeEndpoint", 200, told)
     resource = agent.get(job, Call())
     assert (resource.phase, resource.code, resource.message) == (Phase.FAILED, "EndpointFailed", "no capacity")
+
+
+def test_log_lines_and_last_words_come_from_cloudwatch(
+    agent: SageMakerAgent, moto: int, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cloudwatch_logs, "SETTLES", 0.0)
+    monkeypatch.setattr(cloudwatch_logs, "_PAUSE", 0.01)
+    job = Endpoint(unique("logged"), "eu-west-1", "flights")
+    told = {"EndpointName": job.name, "EndpointConfigName": "flights", "LastModifiedTime": 1.0}
+    for status in ("Creating", "Failed", "Failed"):
+        door.answer("DescribeEndpoint", 200, {**told, "EndpointStatus": status, "FailureReason": "no ping"})
+    logs = connect("logs", f"http://127.0.0.1:{moto}")
+    following = agent.logs(job, after="", limit=9, call=Call())
+    assert list(following) == []  # it fails before it has a log
+    place = {"logGroupName": f"/aws/sagemaker/Endpoints/{job.name}", "logStreamName": "all/i-0a"}
+    logs.create_log_group(logGroupName=place["logGroupName"])
+    logs.create_log_stream(**place)
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now + at, "message": text} for at, text in enumerate(("loading", "OSError: no model"))]
+    logs.put_log_events(**place, logEvents=events)
+    assert agent.get(job, Call()).message == "no ping: OSError: no model"
+    door.answer("DescribeEndpoint", 200, {**told, "EndpointStatus": "InService", "EndpointArn": "a"})
+    first, second = agent.logs(job, after="", limit=9, call=Call())
+    assert (first.message, second.message) == ("loading", "OSError: no model")
+    door.answer("DescribeEndpoint", 200, {**told, "EndpointStatus": "InService", "EndpointArn": "a"})
+    assert [line.message for line in agent.logs(job, after=first.cursor, limit=9, call=Call())] == [second.message]
 
 
 def test_many_endpoints_are_one_list(agent: SageMakerAgent, door: Any) -> None:
