@@ -11,6 +11,7 @@ import pytest
 
 from airside import MissingExtra, Retry, UsageError
 from airside.wire import storage
+from airside.wire.bucket import open_bucket
 
 
 @pytest.mark.parametrize("form", ["plain", "file"])
@@ -102,7 +103,7 @@ def test_a_folder_in_the_way_is_refused(tmp_path: Path) -> None:
 
 
 def test_object_stores_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage._store.cache_clear()
+    open_bucket.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(MissingExtra, match=r"s3:// files needs an optional library: pip install 'airside\[storage\]'$"):
         storage.read("s3://bucket/key")

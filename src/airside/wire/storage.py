@@ -11,25 +11,18 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from airside.model import Fail, MissingExtra, Retry, UsageError
+from airside.model import Fail, Retry, UsageError
 from airside.model.redaction import redact
 from airside.wire import limits
+from airside.wire.bucket import open_bucket
 
 OBJECT_STORES = ("s3", "s3a", "gs", "abfs", "abfss", "az", "adl", "azure")
 
-_CONNECT_TIMEOUT = "5s"
-_REQUEST_TIMEOUT = "30s"
-_RETRIES = 3
-_RETRY_SECONDS = 30
 _PIECE = 1024 * 1024
-# an operator who sets a plain http endpoint (MinIO, a test double) means it
-_ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AZURE_STORAGE_ENDPOINT")
 
 Fetch = Callable[[str], bytes]
 
@@ -336,26 +329,12 @@ def _object(uri: str) -> tuple[Any, str]:
     bucket, _, key = rest.partition("/")
     if not bucket or not key:
         raise UnusableUri(f"{uri} names no file: write {scheme}://BUCKET/PATH.")
-    with _store_errors(uri, "reached"):
-        return _store(f"{scheme.lower()}://{bucket}"), key
-
-
-@lru_cache(maxsize=64)
-def _store(root: str) -> Any:
-    """The client of one bucket; its credentials and endpoint come from the environment, as its vendor names them."""
     try:
-        from obstore.store import from_url
-    except ImportError as exc:
-        raise MissingExtra("storage", f"Reading and writing {root.partition('://')[0]}:// files") from exc
-    return from_url(
-        root,
-        client_options={
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "timeout": _REQUEST_TIMEOUT,
-            "allow_http": any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINT_VARIABLES),
-        },
-        retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
-    )
+        return open_bucket(f"{scheme.lower()}://{bucket}"), key
+    except UsageError:
+        raise
+    except Exception as exc:  # nobody was asked yet, so it is the settings
+        raise UsageError(f"{uri} cannot be reached: {_problem(exc)}") from exc
 
 
 @contextmanager
@@ -365,14 +344,21 @@ def _store_errors(uri: str, done: str) -> Iterator[None]:
     except (UsageError, Retry):
         raise
     except FileNotFoundError as exc:
+        if done == "written":
+            bucket = uri.partition("://")[2].partition("/")[0]
+            raise UsageError(f"{uri} cannot be written: there is no bucket or container {bucket}.") from exc
         raise FileMissing(f"{uri} does not exist.") from exc
     except Exception as exc:
-        text = str(exc).partition("Debug source:")[0]
-        problem = limits.shorten(redact(" ".join(text.split())), limits.DETAILS)
         # obstore's errors share no ancestor that is importable without it
         if type(exc).__name__ in _FOR_GOOD:
-            raise UsageError(f"{uri} cannot be {done}: {problem}") from exc
-        raise Retry(f"{uri} cannot be {done}: {problem}") from exc
+            raise UsageError(f"{uri} cannot be {done}: {_problem(exc)}") from exc
+        raise Retry(f"{uri} cannot be {done}: {_problem(exc)}") from exc
+
+
+def _problem(error: Exception) -> str:
+    """What a store or its client says is wrong, in one line and without secrets."""
+    text = str(error).partition("Debug source:")[0]
+    return limits.shorten(redact(" ".join(text.split())), limits.DETAILS)
 
 
 _FOR_GOOD = frozenset(
