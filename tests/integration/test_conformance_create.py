@@ -182,6 +182,15 @@ async def test_s14_the_next_attempt_is_a_second_job(serve: Serve) -> None:
     assert {call.meta for call in agent.calls("delete")} == {b"job-1"}  # never two live jobs of one task
 
 
+async def test_s14_the_first_attempt_has_none_before_it(serve: Serve) -> None:
+    """Flyte 1 counts from 0 and Flyte 2 from 1: no look-up for an attempt that never was."""
+    agent = ScriptedAgent(find=None)
+    client = await serve(agent)
+    await client.create(prefix="/run/0" if client.wire == "v1" else "/run/1", attempt=0)
+    [made] = [call.task for call in agent.calls("create") if call.task]
+    assert {call.arguments["key"] for call in agent.calls("find")} == {made.key}
+
+
 async def test_s15_eight_mebibytes_of_inputs_arrive(serve: Serve) -> None:
     seen: list[int] = []
 

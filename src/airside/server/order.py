@@ -46,6 +46,7 @@ class Order:
             task_type=self.task_type,
             key=self.key,
             output_prefix=self.request.output_prefix,
+            created_at=time.time(),
             connection=self.connection,
             declared=pack_declared(declared.serialised) if declared.serialised else b"",
             meta=meta,

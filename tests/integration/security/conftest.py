@@ -108,10 +108,10 @@ class Running:
             if event.what == what and all(getattr(event, name) == value for name, value in fields.items())
         ]
 
-    async def until(self, what: str, **fields: object) -> None:
-        """Wait until such an event was told."""
+    async def until(self, what: str, *, times: int = 1, **fields: object) -> None:
+        """Wait until such an event was told so many times: of a refused call, its caller may hear first."""
         async with asyncio.timeout(10):
-            while not self.told(what, **fields):
+            while len(self.told(what, **fields)) < times:
                 await asyncio.sleep(0.02)
 
 

@@ -55,6 +55,7 @@ async def test_one_call_too_many_is_refused_and_counted(start: Any, connect: Any
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         _ = [message async for message in client.logs(b"")]
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await server.until(What.CALL, times=4, code="RESOURCE_EXHAUSTED")
     assert len(server.told(What.CALL, code="RESOURCE_EXHAUSTED")) == 4
     assert [agent.name for agent in await client.list()] == ["scripted"]
     check = channel.unary_unary("/grpc.health.v1.Health/Check", None, health_pb2.HealthCheckResponse.FromString)

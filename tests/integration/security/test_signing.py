@@ -94,8 +94,8 @@ async def test_forgeries_and_foreign_bytes_are_refused_and_counted(start: Any, c
     assert len(server.told(What.FOREIGN)) == 6
     assert agent.calls("get") == []
     assert agent.calls("delete") == []
-    refusals = server.told(What.CALL, code="INVALID_ARGUMENT", operation="get")
-    assert len(refusals) == 8
+    await server.until(What.CALL, times=8, code="INVALID_ARGUMENT", operation="get")
+    assert len(server.told(What.CALL, code="INVALID_ARGUMENT", operation="get")) == 8
 
 
 HONEST = {

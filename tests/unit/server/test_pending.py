@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -12,6 +13,7 @@ from flyteidl2.connector import connector_pb2
 
 from airside import LogLine, NotFound, Resource, Retry
 from airside.model import Call, LogLink, Phase, Task, TaskType
+from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent, AgentSettings
 from airside.server.handle import Kind, unseal
 from airside.server.service import Service
@@ -216,6 +218,97 @@ def test_a_stop_lists_the_cancels_that_no_backend_has_accepted(virtual: Virtual)
         assert unseal(handle).key not in service.uncertain
         await service.cancellation.close()
         assert unseal(handle).key in service.uncertain
+        await service.watch.close()
+
+    virtual(main)
+
+
+class Mute(Alone):
+    """Never says how a job is, and takes or refuses each cancel as `refusal` says."""
+
+    def __init__(self, refusal: Exception | None) -> None:
+        super().__init__(create_seconds=0.0)
+        self.settings = replace(self.settings, fault_tolerance=600.0)
+        self.refusal = refusal
+        self.cancels: list[float] = []
+
+    async def get(self, meta: bytes, call: Call) -> Resource:
+        raise ConnectionError("reset")
+
+    async def delete(self, meta: bytes, call: Call) -> None:
+        self.cancels.append(time.monotonic())
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@pytest.mark.parametrize("refusal", [None, ConnectionError("reset")], ids=["accepted", "refused"])
+def test_a_job_given_up_goes_on_being_cancelled_for_a_day_and_is_listed_then(
+    virtual: Virtual, refusal: Exception | None
+) -> None:
+    async def main() -> None:
+        agent, events = Mute(refusal), list[Event]()
+        service = Service([agent], ServerSettings(), hooks=Hooks([events.append]))
+        handle = await service.create(request())
+        while await phase_of(service, handle) is not Phase.RETRYABLE_FAILED:
+            await asyncio.sleep(30.0)
+        assert [one.what for one in events].count(What.GIVEN_UP) == 1
+        began = time.monotonic()
+        await asyncio.sleep(23.9 * 3600.0)
+        assert len(service.cancellation) == 1
+        if refusal is not None:
+            assert agent.cancels[-1] > time.monotonic() - 600.0
+        assert unseal(handle).key not in service.uncertain
+        await asyncio.sleep(0.2 * 3600.0)
+        assert len(service.cancellation) == 0
+        assert unseal(handle).key in service.uncertain
+        assert [one.key for one in events if one.what is What.UNCERTAIN] == [unseal(handle).key]
+        assert agent.cancels[0] < began + 60.0
+        cancels = len(agent.cancels)
+        await asyncio.sleep(3600.0)
+        assert len(agent.cancels) == cancels
+        await service.watch.close()
+
+    virtual(main)
+
+
+def test_a_delete_goes_on_when_its_caller_has_gone(virtual: Virtual) -> None:
+    async def main() -> None:
+        agent = Alone(create_seconds=0.0, get_seconds=3.0)
+        service = Service([agent], ServerSettings())
+        handle = await service.create(request())
+        with pytest.raises(Retry, match="has not accepted the cancel yet"):
+            await service.delete(handle, TYPE, None, time.monotonic() + 1.0)
+        assert agent.deleted == 0
+        await asyncio.sleep(10.0)
+        assert agent.deleted == 1
+        await service.delete(handle, TYPE, None, time.monotonic() + 1.0)  # the retry: accepted by now
+        assert agent.deleted == 1
+        await service.watch.close()
+        await service.cancellation.close()
+
+    virtual(main)
+
+
+def test_a_pending_create_that_comes_to_nothing_may_be_retried(virtual: Virtual) -> None:
+    class Broken(Alone):
+        async def create(self, task: Task, call: Call) -> bytes:
+            await asyncio.sleep(1.0)
+            raise ConnectionError("refused")
+
+    async def main() -> None:
+        agent = Broken()
+        service = Service([agent], ServerSettings())
+        began = time.monotonic()
+        handle = await pending(service, request())
+        told = {}
+        while time.monotonic() < began + 200.0:
+            job = await service.get(handle, TYPE, None, time.monotonic() + 10.0)
+            told[job.resource.phase] = time.monotonic() - began
+            await asyncio.sleep(5.0)
+        assert list(told) == [Phase.QUEUED, Phase.RETRYABLE_FAILED]
+        assert 100.0 < told[Phase.QUEUED] < 130.0  # `create_timeout` is 120 s
+        assert job.resource.code == "CreateTimeout"
+        assert job.resource.message.startswith("The job could not be created within 120 s: ")
         await service.watch.close()
 
     virtual(main)

@@ -443,6 +443,45 @@ def test_not_found_counts_after_three_misses_over_a_minute(virtual: Virtual, age
     virtual(main)
 
 
+def test_two_misses_a_minute_apart_are_not_enough(virtual: Virtual) -> None:
+    async def main() -> None:
+        misses = 0
+
+        def answer(now: float) -> Exception:
+            nonlocal misses
+            if misses == 1 and now < began + 100.0:
+                return Retry("503")  # in between nobody can tell
+            misses += 1
+            return NotFound("no such job")
+
+        bench = Bench(Backend(answer, latency=0.0))
+        job, began = bench.new_job(3600.0), time.monotonic()
+        while not job.is_over:
+            await bench.ask(job)
+            await asyncio.sleep(1.0)
+        assert misses == 3
+        await bench.watch.close()
+
+    virtual(main)
+
+
+def test_jobs_that_fail_together_are_not_asked_for_together_again(virtual: Virtual) -> None:
+    async def main() -> None:
+        backend = Backend(lambda _: ConnectionError("reset by peer"), latency=0.0)
+        bench = Bench(backend)
+        await asyncio.gather(*(bench.ask(bench.new_job(), timeout=0.1) for _ in range(20)))
+        await asyncio.sleep(0.01)
+        begun = len(backend.asked)
+        assert max(backend.asked) - min(backend.asked) < 0.01
+        await asyncio.sleep(1.0)
+        repeats = backend.asked[begun : begun + 20]
+        assert max(repeats) - min(repeats) > 0.05
+        assert len({round(one, 3) for one in repeats}) > 10
+        await bench.watch.close()
+
+    virtual(main)
+
+
 def test_a_job_listed_late_is_believed(virtual: Virtual) -> None:
     async def main() -> None:
         listed = time.monotonic() + 45.0
@@ -470,6 +509,20 @@ def test_a_watch_is_dropped_when_three_asks_stay_away_and_never_before_15_minute
         asked = len(backend.asked)
         await asyncio.sleep(3600.0)
         assert len(backend.asked) == asked
+        await bench.watch.close()
+
+    virtual(main)
+
+
+def test_a_watch_is_kept_for_15_minutes_however_often_it_was_asked_for(virtual: Virtual) -> None:
+    async def main() -> None:
+        bench = Bench(Backend())
+        job = bench.new_job()
+        await bench.poll(job, 5, 1.0)
+        await asyncio.sleep(899.0)
+        assert bench.watch.known(job.identity) is job
+        await asyncio.sleep(60.0)
+        assert bench.watch.known(job.identity) is None
         await bench.watch.close()
 
     virtual(main)
