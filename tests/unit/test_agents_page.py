@@ -64,10 +64,9 @@ def test_how_an_agent_keeps_to_one_job_is_proven_by_a_test(
             continue
         how, _, proof = cell.partition(", ")
         assert how == once_of(agent), name
-        if how != "process":
-            link = re.fullmatch(r'\[proof\]\((.*) "(\w+)"\)', proof)
-            assert link is not None, name
-            assert f"def {link[2]}(" in (PAGE.parent / link[1]).read_text(), f"{name}: its proof is not there"
+        link = re.fullmatch(r'\[proof\]\((.*) "(\w+)"\)', proof)
+        assert link is not None, name
+        assert f"def {link[2]}(" in (PAGE.parent / link[1]).read_text(), f"{name}: its proof is not there"
 
 
 def test_nothing_is_left_out(rows: Mapping[str, Mapping[str, str]]) -> None:

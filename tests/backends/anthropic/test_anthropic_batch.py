@@ -101,6 +101,23 @@ async def test_a_file_goes_up_and_the_answers_come_down(door: Any, wire: Any, tm
     assert create.authorization == "Bearer sk-ant-0123456789abcdef"
 
 
+async def test_repeated_creates_make_one_batch_while_the_service_lives(door: Any, tmp_path: Path) -> None:
+    task = AnthropicBatchTask(name="b", config=CONFIG)
+    more = {"inputs": {"requests": [request(1)]}, "output_prefix": str(tmp_path / "0")}
+
+    def made() -> int:
+        return len([one for one in door.asked if one.method == "POST"])
+
+    async with harness(AnthropicBatchAgent, options=options(door)) as h:
+        jobs = await asyncio.gather(*(h.create(task=task, **more) for _ in range(3)))
+        assert (len({job.handle for job in jobs}), made()) == (1, 1)
+        assert (await h.create(task=task, **more)).handle == jobs[0].handle
+        assert made() == 1
+        await h.restart()  # nothing at Anthropic tells whose a batch is
+        await h.create(task=task, **more)
+        assert made() == 2
+
+
 async def test_a_request_says_otherwise_than_the_config(door: Any) -> None:
     agent = await opened(door)
     async with harness(AnthropicBatchAgent, options=options(door)) as h:
