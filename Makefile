@@ -21,17 +21,17 @@ demo: $(STAMP)  ## run real tasks through a served agent and print their outputs
 	@$(BIN)/airside demo
 
 test: $(STAMP)  ## run every test; those that break things for real by themselves, since they measure times
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults $(addprefix --budget ,$(BUDGETS))
 	@$(BIN)/python -m pytest tests/faults
 
 faults: $(STAMP) $(FLYTEKIT)/.installed  ## break things for real, at full length, with figures; ONLY="kills" for one
 	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no $(if $(ONLY),-k "$(ONLY)") tests/faults
 
 backends: $(STAMP)  ## test every agent against the real service or its emulator
-	@$(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends
+	@$(BIN)/python -m pytest -m '' --timeout 1800 tests/backends
 
 backend-%: $(STAMP)  ## the same for one agent: make backend-slurm
-	@AIRSIDE_BUILD=$* $(BIN)/python -m pytest -m 'not faults' --timeout 1800 tests/backends/$*
+	@AIRSIDE_BUILD=$* $(BIN)/python -m pytest -m '' --timeout 1800 tests/backends/$*
 
 check: $(STAMP) lint types layers  ## lint, types, layers
 

@@ -1,4 +1,4 @@
-"""Fixtures for every test: a clean environment, a watch on the event loop, running services."""
+"""Fixtures for every test: a clean environment, a watch on the event loop, running services, a place for figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,51 @@ from airside.testing.client import WIRES, RawClient, Wire
 from airside.testing.service import FAST, LocalService
 from airside.testing.target import find_agent
 
+FIGURES = pytest.StashKey[list[str]]()
 StartService = Callable[..., Awaitable[LocalService]]
 Serve = Callable[..., Awaitable[RawClient]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="FOLDER=SECONDS",
+        help="Fail if the tests of this folder take longer: their times together, by the number of processes.",
+    )
+
+
+class Budget:
+    """How long the tests of a folder may take."""
+
+    def __init__(self, text: str, processes: int) -> None:
+        folder, _, seconds = text.partition("=")
+        self.folder, self.seconds, self._processes = folder.rstrip("/"), float(seconds), processes
+        self._spent = 0.0
+
+    @property
+    def spent(self) -> float:
+        return self._spent / self._processes
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.nodeid.startswith(f"{self.folder}/"):
+            self._spent += report.duration
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.spent > self.seconds and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        over = ": over budget" if self.spent > self.seconds else ""
+        terminalreporter.write_line(f"{self.folder}: {self.spent:.0f} s of {self.seconds:.0f} s{over}", red=bool(over))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        processes = getattr(config.option, "numprocesses", None) or 1
+        for text in config.getoption("--budget"):
+            config.pluginmanager.register(Budget(text, processes))
     config.addinivalue_line("markers", "may_block: the test blocks the event loop on purpose")
     # looptime asks for the event loop before the first test; asyncio would make one that nobody closes, and the
     # warning about that would fail a test far from here.
@@ -103,3 +143,22 @@ async def serve(start_service: StartService, wire: Wire) -> Serve:
         return RawClient(service.channel, wire)
 
     return start
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep a proof's figures, a line for each title; they are printed at the end of the run."""
+    lines = request.config.stash.setdefault(FIGURES, [])
+
+    def keep(title: str, **values: object) -> None:
+        lines.append(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = terminalreporter.config.stash.get(FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -203,8 +204,17 @@ class FaultProxy:
 
 
 @pytest.fixture(scope="session")
+def fault_proxies() -> list[FaultProxy]:
+    """The proxies that were started."""
+    return []
+
+
+@pytest.fixture(scope="session")
 def fault_proxy(
-    start_process: StartProcess, free_port: Callable[[], int], tmp_path_factory: pytest.TempPathFactory
+    start_process: StartProcess,
+    free_port: Callable[[], int],
+    tmp_path_factory: pytest.TempPathFactory,
+    fault_proxies: list[FaultProxy],
 ) -> Callable[..., FaultProxy]:
     """A proxy in a process of its own before the emulator at this port; the same seed draws the same faults.
 
@@ -221,6 +231,7 @@ def fault_proxy(
         start_process(argv, port=port)
         proxy = FaultProxy(f"{'https' if authority else 'http'}://127.0.0.1:{port}", authority)
         proxy.set(**rules)
+        fault_proxies.append(proxy)
         return proxy
 
     return start
@@ -244,7 +255,7 @@ class KilledService:
     """`airside serve` in a process that is killed at random instants of its creates, and the engine that goes on."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], folder: Path, port: int, seed: int) -> None:
-        self.kills = 0
+        self.creates, self.kills = 0, 0
         self._argv, self._env, self._log = argv, {**os.environ, **env}, folder / "service.log"
         self._port, self._random = port, random.Random(seed)  # noqa: S311 - to be repeatable
         self._in_flight = 0
@@ -264,6 +275,7 @@ class KilledService:
         The service is killed `kills` times, each time while creates are in flight: at some instant, or as soon as
         `ready` says. `run` tells these attempts from those of other proofs. `inputs` are those of every task.
         """
+        self.creates += len(tasks)
         requests = [
             _request(task, wire, f"s3://runs/{run}/{number}/0", inputs or {}) for number, task in enumerate(tasks)
         ]
@@ -336,19 +348,31 @@ def _request(task: TaskTemplate, wire: Wire, prefix: str, inputs: Mapping[str, A
 
 
 @pytest.fixture
-def killed_service(free_port: Callable[[], int], tmp_path: Path) -> Callable[..., KilledService]:
+def killed_service(
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    fault_proxies: list[FaultProxy],
+    figures: Callable[..., None],
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[..., KilledService]]:
     """`airside serve` of one agent, for proofs that each attempt makes one job whatever dies.
 
     `options` is the agent's table of airside.toml, `env` what the process gets besides our environment.
     """
+    known, began, services = len(fault_proxies), time.monotonic(), dict[str, KilledService]()
 
     def start(agent: str, *, env: Mapping[str, str], options: str = "", seed: int = 0) -> KilledService:
         port, settings = free_port(), tmp_path / "airside.toml"
         settings.write_text(f"[agents.{agent}]\n{options}\n")
         serve = ["serve", "--port", str(port), "--metrics-port", "-1", "--settings", str(settings), "--agent", agent]
-        return KilledService([str(AIRSIDE), *serve], env, tmp_path, port, seed)
+        services[agent] = KilledService([str(AIRSIDE), *serve], env, tmp_path, port, seed)
+        return services[agent]
 
-    return start
+    yield start
+    faults = sum((Counter(proxy.counts()["faults"]) for proxy in fault_proxies[known:]), Counter[str]())
+    for agent, service in services.items():
+        told = {"creates": service.creates, "kills": service.kills, "seconds": round(time.monotonic() - began)}
+        figures(f"{agent}, {request.node.name}", **told, **faults)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the proofs share: replicas that can be killed, and a place for their figures."""
+"""What the proofs share: replicas that can be killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from airside.testing.replicas import Replica
 
 AGENTS = tuple(f"airside.testing.faulty:{name}" for name in ("TokenAgent", "FindingAgent", "BareAgent"))
-FIGURES = pytest.StashKey[list[str]]()
 StartReplicas = Callable[..., Awaitable[list[Replica]]]
 
 
@@ -31,22 +30,3 @@ async def replicas(tmp_path: Path) -> AsyncIterator[StartReplicas]:
     yield start
     for replica in started:
         await replica.stop()
-
-
-@pytest.fixture
-def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Keep a proof's figures, a line for each title; they are printed at the end of the run."""
-    lines = request.config.stash.setdefault(FIGURES, [])
-
-    def keep(title: str, **values: object) -> None:
-        lines.append(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items()))
-
-    return keep
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    lines = terminalreporter.config.stash.get(FIGURES, [])
-    if lines:
-        terminalreporter.section("figures")
-        for line in lines:
-            terminalreporter.write_line(line)

@@ -30,14 +30,23 @@ def task(number: int, run: str) -> BigQueryTask:
     )
 
 
-@pytest.mark.parametrize("wire", ["v1", pytest.param("v2", marks=pytest.mark.backend)])
+@pytest.mark.parametrize(
+    ("wire", "tasks", "kills"),
+    [
+        ("v1", 16, 3),
+        pytest.param("v2", 16, 3, marks=pytest.mark.backend),
+        pytest.param("v2", 60, 8, marks=pytest.mark.faults),
+    ],
+)
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     wire: Wire,
+    tasks: int,
+    kills: int,
     bigquery: Client,
     fault_proxy: Callable[..., Any],
     killed_service: Callable[..., Any],
 ) -> None:
-    run = f"{wire}-{time.time_ns()}"
+    run = f"{wire}-{tasks}-{time.time_ns()}"
     proxy = fault_proxy(
         urlsplit(bigquery._connection.API_BASE_URL).port,
         seed=7,
@@ -47,10 +56,10 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job
         match="^(POST|GET) .*/jobs",
     )
     service = killed_service("bigquery", env={"BIGQUERY_EMULATOR_HOST": proxy.url}, seed=7)
-    handles = await service.create([task(number, run) for number in range(16)], run=run, kills=3, wire=wire)
+    handles = await service.create([task(number, run) for number in range(tasks)], run=run, kills=kills, wire=wire)
     proxy.set(latency=[0, 0.05])
     await service.finish(handles, TYPE, wire)  # its calls go on failing, and no GetTask does
     asked = Counter(job.query for job in bigquery.list_jobs() if run in getattr(job, "query", ""))
-    assert sorted(asked.values()) == [1] * 16
+    assert sorted(asked.values()) == [1] * tasks
     assert service.kills >= 1
     assert sum(proxy.counts()["faults"].values()) >= 5
