@@ -324,7 +324,11 @@ class BigQueryAgent(AsyncAgent[Query]):
             return (
                 None if place in _FOUND_WITHOUT_LOCATION else self._fetch(task, request.job_id, request.project, place)
             )
-        except (Fail, NotFound):  # a query that is refused has made no job
+        except Fail as exc:
+            if exc.code == "Forbidden":  # it may have been allowed before
+                raise Retry(exc.message) from exc
+            return None  # a query that is refused has made no job
+        except NotFound:
             return None
 
     def _fetch(self, call: Call | Task, job_id: str, project: str, location: str) -> Any:

@@ -15,9 +15,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from airside.agents.bigquery import BigQueryAgent, Query
+from airside.agents.bigquery import BigQueryAgent, BigQueryConfig, BigQueryTask, Query
 from airside.agents.bigquery_clients import SECRET
 from airside.model import Call, Connection, Interface, NotFound, Phase, Retry, Sql, StructuredDataset, Task, TaskType
+from airside.testing import harness
 
 KEY = "0b" * 16
 JOB = f"airside_{KEY}"
@@ -128,6 +129,14 @@ def test_a_job_that_is_there_and_not_shown_is_asked_for_again(canned: Canned, ag
     canned.answer = answer
     with pytest.raises(Retry, match="does not show it"):
         agent.create(task(Location="US"))
+
+
+def test_an_account_that_may_not_ask_says_nothing_of_the_job(canned: Canned, agent: BigQueryAgent) -> None:
+    canned.answer = lambda method, *_: (403, error("accessDenied", "Denied")) if method == "POST" else (404, {})
+    with pytest.raises(Retry, match="Denied"):
+        agent.find(task(), KEY)
+    canned.answer = lambda method, *_: (400, error("invalidQuery", "Wrong")) if method == "POST" else (404, {})
+    assert agent.find(task(), KEY) is None
 
 
 def test_a_dry_run_tells_the_estimate_and_the_location(canned: Canned, agent: BigQueryAgent) -> None:
@@ -281,20 +290,55 @@ def test_a_key_that_cannot_be_read_while_a_job_runs_may_be_in_renewal(canned: Ca
     agent.close()
 
 
-def test_a_key_from_a_connection_logs_in_and_a_refused_token_is_renewed(
-    canned: Canned, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def key_file(token_uri: str) -> dict[str, str]:
+    """A service account's key, as Google gives it out."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    key = {
+    return {
         "type": "service_account",
         "project_id": "flights",
         "client_email": "etl@flights.example",
         "private_key": private.decode(),
-        "token_uri": f"{canned.url}/token",
+        "token_uri": token_uri,
     }
-    connection = Connection(secrets={SECRET: json.dumps(key)})
+
+
+@pytest.mark.parametrize("brought_by", ["the connection of Flyte 2", "the secret of the service"])
+async def test_a_key_signs_in_and_shows_nowhere(
+    brought_by: str, canned: Canned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_file(f"{canned.url}/token")
+
+    def answer(method: str, path: str, *_: Any) -> tuple[int, Any]:
+        if path == "/token":
+            return 200, {"access_token": "token-of-etl", "expires_in": 3600, "token_type": "Bearer"}
+        if path.endswith("/cancel"):
+            return 400, error("invalid", f"never mind token-of-etl and {key['private_key']}")
+        return 200, job("RUNNING")
+
+    canned.answer = answer
+    options = {"endpoint": canned.url, "allowed_hosts": [canned.url]}
+    connection = None
+    if brought_by == "the secret of the service":
+        monkeypatch.setenv("_FSEC_GOOGLE_KEY", json.dumps(key))
+        options |= {"credentials_secret": "google/key"}
+    else:
+        connection = Connection(secrets={SECRET: json.dumps(key)})
+    query = BigQueryTask(name="q", query_template="SELECT 1", task_config=BigQueryConfig(ProjectID="flights"))
+    async with harness(BigQueryAgent, wire="v2", options=options) as h:
+        made = await h.create(task=query, connection=connection)
+        assert (await h.get(made)).phase is Phase.RUNNING
+        with pytest.raises(Retry) as caught:
+            await h.delete(made)
+        said = f"{h.log} {made.handle!r} {caught.value}"
+    assert {token for token in canned.tokens if token} == {"Bearer token-of-etl"}
+    pieces = [line for line in key["private_key"].splitlines() if len(line) > 40]
+    assert not [piece for piece in pieces if piece in said]
+
+
+def test_a_key_from_a_connection_logs_in_and_a_refused_token_is_renewed(canned: Canned) -> None:
+    connection = Connection(secrets={SECRET: json.dumps(key_file(f"{canned.url}/token"))})
     logins: list[str] = []
     refuse = [False]
 
