@@ -61,6 +61,12 @@ class Door:
     def calls(self, end: str) -> list[Asked]:
         return [one for one in self.asked if one.path.endswith(end)]
 
+    def prepared(self, asked: Asked) -> tuple[int, Any, dict[str, str]] | None:
+        """Status, body and headers of the answer to give instead of the emulator's; None for none."""
+        line = f"{asked.method} {asked.path}"
+        queue = next((queue for end, queue in self.answers.items() if line.endswith(end) and queue), None)
+        return queue.pop(0) if queue else None
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the emulator itself."""
         status, _, answer = forward(self.upstream, method, path, json.dumps(body).encode() if body else b"")
@@ -111,13 +117,11 @@ class Handler(BaseHTTPRequestHandler):
         kind = self.headers.get("Content-Type", "")
         told = json.loads(body) if body and kind == "application/json" else body
         headers = {name.lower(): value for name, value in self.headers.items()}
-        door.asked.append(Asked(self.command, parts.path, dict(parse_qsl(parts.query)), told, headers))
-        prepared = next(
-            (queue for end, queue in door.answers.items() if f"{self.command} {parts.path}".endswith(end) and queue),
-            None,
-        )
-        if prepared:
-            status, answer, headers = prepared.pop(0)
+        asked = Asked(self.command, parts.path, dict(parse_qsl(parts.query)), told, headers)
+        door.asked.append(asked)
+        prepared = door.prepared(asked)
+        if prepared is not None:
+            status, answer, headers = prepared
             text = answer if isinstance(answer, str) else json.dumps(answer)
             self.say(status, "application/json", text.encode(), headers, cut=parts.path.endswith(tuple(door.cut)))
             return

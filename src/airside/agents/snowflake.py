@@ -234,7 +234,8 @@ class SnowflakeAgent(AsyncAgent[Query]):
             code = "Cancelled" if phase is Phase.ABORTED else reason.code
             return Resource(phase, message=answers.words_of(error), code=code, links=links, info=info)
         if not state.phase.is_success:
-            return Resource(state.phase, message=state.message, links=links, info=info)
+            code = "Cancelled" if state.phase is Phase.ABORTED else "QueryFailed" if state.phase.is_failure else ""
+            return Resource(state.phase, message=state.message, code=code, links=links, info=info)
         try:
             outputs, total = self._outputs(job, call)
         except ConversionError as exc:
@@ -328,6 +329,8 @@ def _status(session: SnowflakeConnection, query_id: str) -> tuple[str, Exception
         if answers.errno_of(exc) <= 0 and status.name == "FAILED_WITH_ERROR":  # so it tells an answer without a query
             raise answers.Unclear("Snowflake did not say how the query stands") from exc
         return status.name, exc
+    except (TypeError, ValueError):  # the connector reads the error's number, and there is none
+        return status.name, None
     return status.name, None
 
 

@@ -32,8 +32,8 @@ STATES: Mapping[str, State] = {
     "RESTARTED": State(Phase.RUNNING, "Snowflake has restarted the query"),
     "ABORTING": State(Phase.RUNNING, "is being cancelled"),
     "SUCCESS": State(Phase.SUCCEEDED),
-    "FAILED_WITH_ERROR": State(Phase.FAILED),
-    "FAILED_WITH_INCIDENT": State(Phase.RETRYABLE_FAILED),
+    "FAILED_WITH_ERROR": State(Phase.FAILED, "failed, and Snowflake does not say why"),
+    "FAILED_WITH_INCIDENT": State(Phase.RETRYABLE_FAILED, "failed by a fault of Snowflake's own"),
     "DISCONNECTED": State(Phase.RETRYABLE_FAILED, "the session of the query has ended"),
     "ABORTED": State(Phase.ABORTED, "cancelled"),
 }

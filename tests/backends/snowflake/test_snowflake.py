@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from snowflake.connector import SnowflakeConnection
-from tests.backends.door import Door, opened
+from tests.backends.door import Asked, Door, opened
 
 from airside import kwtypes
 from airside.agents.snowflake import Account, Query, SnowflakeAgent, SnowflakeConfig, SnowflakeTask
@@ -262,6 +262,92 @@ def test_a_session_that_is_gone_is_made_anew(door: Any, data: Any) -> None:
         assert agent.get(Query(query_id, account), Call()).phase is Phase.SUCCEEDED
         agent.close()
         assert len(before.calls("/session/v1/login-request")) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "phase", "code", "says"),
+    [
+        ("QUEUED", (), Phase.QUEUED, "", ""),
+        ("RESUMING_WAREHOUSE", (), Phase.WAITING_FOR_RESOURCES, "", "warehouse"),
+        ("RUNNING", (), Phase.RUNNING, "", ""),
+        ("BLOCKED", (), Phase.RUNNING, "", "lock"),
+        ("ABORTING", (), Phase.RUNNING, "", "is being cancelled"),
+        ("DREAMING", (), Phase.RUNNING, "", ""),
+        ("FAILED_WITH_ERROR", ("002003", "no table T"), Phase.FAILED, "NotFound", "no table T"),
+        ("FAILED_WITH_ERROR", ("000604", "SQL execution canceled"), Phase.ABORTED, "Cancelled",
+         "SQL execution canceled"),
+        ("FAILED_WITH_ERROR", ("000630", "reached its timeout"), Phase.FAILED, "Timeout", ""),
+        ("FAILED_WITH_ERROR", ("090073", "quota"), Phase.RETRYABLE_FAILED, "QuotaExceeded", ""),
+        ("FAILED_WITH_ERROR", (None, ""), Phase.FAILED, "QueryFailed", "does not say why"),
+        ("FAILED_WITH_INCIDENT", ("300005", "incident 7"), Phase.RETRYABLE_FAILED,
+         "SystemError", "incident 7"),
+        ("ABORTED", ("", ""), Phase.ABORTED, "Cancelled", "cancelled"),
+    ],
+)  # fmt: skip
+def test_what_a_query_says_of_itself(
+    door: Any, status: str, error: tuple[Any, ...], phase: Phase, code: str, says: str
+) -> None:
+    agent, query_id = SnowflakeAgent(), "01a00000-0000-0000-0000-000000000000"
+    why = dict(zip(("errorCode", "errorMessage"), error, strict=False))
+    with opened(Door(door["port"])) as before:
+        agent.open(agent.Options(**{**door, "port": before.port}))
+        for _ in range(2):  # the connector asks again for the reason of an error
+            told = {"queries": [{"id": query_id, "status": status, **why}]}
+            before.answer(f"/monitoring/queries/{query_id}", {"success": True, "code": None, "data": told})
+        resource = agent.get(Query(query_id, Account("org-fake", "etl", "DB1", "S1", "WH")), Call())
+        agent.close()
+    assert (resource.phase, resource.code) == (phase, code)
+    assert says in resource.message
+
+
+async def test_a_query_that_runs_is_cancelled(door: Any, wire: Wire) -> None:
+    """The emulator has no query that runs: the door says so until it is asked to cancel it."""
+    with opened(Running(door["port"])) as before:
+        options = {**door, "port": before.port}
+        async with harness(SnowflakeAgent(), wire=wire, options=options) as h:
+            job = await h.create(task=query("SELECT 7 AS n", outputs=kwtypes(n=int)))
+            first = await h.get(job)
+            assert first.phase is Phase.RUNNING
+            assert first.links
+            await h.delete(job)
+            done = await h.finish(job, timeout=60)
+            assert "pass-of-etl" not in h.log
+    assert done.phase in (Phase.ABORTED, Phase.FAILED)
+    [cancel] = before.cancels
+    assert cancel == f"SELECT SYSTEM$CANCEL_QUERY('{first.info['query_id']}')"
+    assert b"pass-of-etl" not in job.handle
+
+
+class Running(Door):
+    """Every query runs until its cancel."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__(upstream)
+        self.cancels: list[str] = []
+
+    def prepared(self, asked: Asked) -> tuple[int, Any, dict[str, str]] | None:
+        query_id = asked.path.rpartition("/")[2]
+        if asked.path.startswith("/monitoring/queries/"):
+            status = {"status": "RUNNING"}
+            if self.cancels:
+                status = {
+                    "status": "FAILED_WITH_ERROR",
+                    "errorCode": "000604",
+                    "errorMessage": "SQL execution canceled",
+                }
+            return 200, {"success": True, "code": None, "data": {"queries": [{"id": query_id, **status}]}}, {}
+        text = asked.body.get("sqlText", "") if isinstance(asked.body, dict) else ""
+        if "SYSTEM$CANCEL_QUERY" not in text:
+            return super().prepared(asked)
+        self.cancels.append(text)
+        column = {"name": "CANCELLED", "type": "text", "length": 99, "byteLength": 99, "nullable": True,
+                  "precision": None, "scale": None}  # fmt: skip
+        data = {
+            "parameters": [], "rowtype": [column], "rowset": [["query terminated."]], "total": 1, "returned": 1,
+            "queryId": "01a00000-0000-0000-0000-00000000feed", "queryResultFormat": "json", "statementTypeId": 4096,
+            "version": 1, "sqlState": "00000",
+        }  # fmt: skip
+        return 200, {"data": data, "code": None, "message": None, "success": True}, {}
 
 
 def test_an_account_that_there_is_not_fails_for_good(door: Any) -> None:
