@@ -20,7 +20,9 @@ def check() -> Any:
     if request.path.startswith("/test/"):
         return None
     asked.append(f"{request.method} {request.full_path.rstrip('?')}")
-    if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+    given = request.authorization
+    is_user = given is not None and given.type == "basic" and (given.username, given.password) == ("etl", TOKEN)
+    if request.headers.get("Authorization") != f"Bearer {TOKEN}" and not is_user:
         return jsonify(error={"message": "who are you?"}), 401
     return None
 
@@ -48,6 +50,20 @@ def create() -> Any:
     if told.get("garbled"):
         return Response('{"id": "jo', mimetype="application/json"), 201
     return jsonify(jobs[identity]), 201
+
+
+@app.put("/v1/jobs/<identity>")
+def create_as(identity: str) -> Any:
+    """A service whose callers name their jobs."""
+    if identity in jobs:
+        return jsonify(error={"message": "there is a job of this name"}), 409
+    told = request.get_json()
+    jobs[identity] = {
+        "id": identity, "key": "", "label": None, "text": told["text"], "until": time.time(), "cancelled": False,
+        "fails": "",
+    }  # fmt: skip
+    time.sleep(told.get("slowly", 0))
+    return "", 201
 
 
 def shown(job: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +110,23 @@ def delete(identity: str) -> Any:
         return jsonify(error={"message": f"no job {identity}"}), 404
     jobs[identity]["cancelled"] = True
     return "", 204
+
+
+films: dict[str, dict[str, Any]] = {}
+
+
+@app.post("/api/v2/jobs")
+def shrink() -> Any:
+    """The service of the documentation's example."""
+    told, key = request.get_json(), request.headers["Idempotency-Key"]
+    return jsonify(films.setdefault(key, {"id": f"film-{len(films)}", "asked": told})), 201
+
+
+@app.get("/api/v2/jobs/<identity>")
+def film(identity: str) -> Any:
+    found = next(one for one in films.values() if one["id"] == identity)
+    url = found["asked"]["source"].replace("in.mov", f"{found['asked']['preset']}-{found['asked']['height']}.mp4")
+    return jsonify(id=identity, state="done", result={"url": url, "duration": 1.5})
 
 
 @app.get("/test/asked")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import subprocess
@@ -28,6 +29,10 @@ from airside.testing import check_agent, harness
 
 IDEMPOTENT = {
     'id = "$.id"\n\n[get]': 'id = "$.id"\nidempotent = true\nheaders = {Idempotency-Key = "{{.key}}"}\n\n[get]'
+}
+NAMED = {  # a service whose callers name their jobs, and which refuses a second one of a name
+    'path = "/jobs"\njson': 'path = "/jobs/job-{{.key}}"\nmethod = "PUT"\nidempotent = true\nexists = [409]\njson',
+    'id = "$.id"\n\n[get]': 'id = "job-{{.key}}"\n\n[get]',
 }
 TASK = TaskTemplate(
     name="count",
@@ -210,7 +215,9 @@ async def test_an_input_stays_within_its_header(words: Any) -> None:
     assert not (await asyncio.to_thread(words.told))["asked"]
 
 
-@pytest.mark.parametrize(("more", "changes"), [(FIND, {}), ("", IDEMPOTENT)], ids=["find", "token"])
+@pytest.mark.parametrize(
+    ("more", "changes"), [(FIND, {}), ("", IDEMPOTENT), ("", NAMED)], ids=["find", "token", "name"]
+)
 async def test_a_service_that_dies_in_a_create_makes_one_job(
     words: Any, free_port: Callable[[], int], more: str, changes: Mapping[str, str]
 ) -> None:
@@ -227,6 +234,30 @@ async def test_a_service_that_dies_in_a_create_makes_one_job(
         resource = await served.finish(await served.create())
     assert resource.phase is Phase.SUCCEEDED, resource
     assert len((await asyncio.to_thread(words.told))["jobs"]) == before + 1
+
+
+async def test_without_either_callers_of_one_attempt_share_a_job_within_a_process(words: Any) -> None:
+    before = len((await asyncio.to_thread(words.told))["jobs"])
+    path = words.describe(changes={"seconds = ": "slowly = 0.3, seconds = "})
+    async with harness(await made(path)) as h:
+        create = functools.partial(h.create, task=TASK, inputs=INPUTS, output_prefix=f"/tmp/airside-words/{before}/0")
+        jobs = await asyncio.gather(*(create() for _ in range(3)))
+        jobs.append(await create())
+        assert (await h.finish(jobs[0])).phase is Phase.SUCCEEDED
+    assert len({job.handle for job in jobs}) == 1
+    assert len((await asyncio.to_thread(words.told))["jobs"]) == before + 1
+
+
+async def test_a_secret_may_be_a_password(words: Any) -> None:
+    path = words.describe(changes={'secret = "words/token"': 'secret = "words/token"\nuser = "etl"'})
+    async with harness(await made(path)) as h:
+        assert (await h.finish(await h.create(task=TASK, inputs=INPUTS))).phase is Phase.SUCCEEDED
+        assert TOKEN not in h.log
+    wrong = words.describe(changes={'secret = "words/token"': 'secret = "words/token"\nuser = "eve"'})
+    agent = await opened(wrong)
+    with pytest.raises(Retry, match="who are you"):
+        await agent.get(agent.codec.encode(Job("x")), Call())
+    await agent.close()
 
 
 class Served:
@@ -381,9 +412,18 @@ def words_url(words: Any) -> str:
     return f"http://127.0.0.1:{words.port}/v1"
 
 
-def test_the_example_of_the_documentation_is_a_description(tmp_path: Path) -> None:
-    page = Path(__file__).parents[3] / "docs" / "agents" / "rest_job.md"
-    path = tmp_path / "transcode.toml"
-    path.write_text(page.read_text().partition("```toml\n")[2].partition("```")[0])
-    agent = rest_job(path)
-    assert (agent.name, agent.create_is_idempotent) == ("transcode", True)
+def test_the_example_of_the_documentation_runs(words: Any, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "rest_job.md").read_text()
+    description = page.partition("```toml\n")[2].partition("```")[0]
+    assert "https://transcode.example.org/api/v2" in description
+    description = description.replace("https://transcode.example.org", f"http://127.0.0.1:{words.port}")
+    (tmp_path / "transcode.toml").write_text(description)
+    (tmp_path / "tasks.py").write_text(page.partition("```python run\n")[2].partition("```")[0])
+    flags = ["--modules", "transcode.toml", "--source", "s3://bucket/in.mov", "--height", "480"]
+    argv = [str(Path(sys.executable).with_name("airside")), "run", "--json", "tasks.py", "shrink", *flags]
+    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state"), "_FSEC_TRANSCODE_TOKEN": TOKEN}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)["outputs"]
+    assert told["seconds"] == 1.5
+    assert "s3://bucket/web-480.mp4" in str(told["video"])
