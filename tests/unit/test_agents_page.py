@@ -69,5 +69,19 @@ def test_how_an_agent_keeps_to_one_job_is_proven_by_a_test(
         assert f"def {link[2]}(" in (PAGE.parent / link[1]).read_text(), f"{name}: its proof is not there"
 
 
+def test_what_an_agent_was_tested_against_is_what_its_tests_install(rows: Mapping[str, Mapping[str, str]]) -> None:
+    files = [ROOT / "pyproject.toml", *(ROOT / "tests").rglob("*.py"), *(ROOT / "tests").rglob("*.sh")]
+    installed = "\n".join(file.read_text() for file in files if file != Path(__file__))
+    told = "\n".join(row["tested against"] for row in rows.values())
+    for name in set(re.findall(r"([\w-]+)(?: \(|, an )emulator", told)):
+        assert re.search(rf'"{name}(\[[\w,]+\])?[=>~<]=', installed), f"{name} is not what is installed"
+    for program, version in set(re.findall(r"a real (\w+) ([\d.]+)", told)):
+        named = rf"{program}.{{0,20}}[=v ]{re.escape(version)}"
+        assert re.search(named, installed, re.IGNORECASE) or program in _OF_DEBIAN, f"{program} {version}"
+
+
+_OF_DEBIAN = ("Podman", "PostgreSQL", "Slurm")  # of the version that the machine has
+
+
 def test_nothing_is_left_out(rows: Mapping[str, Mapping[str, str]]) -> None:
     assert all(cell for row in rows.values() for cell in row.values())
