@@ -11,6 +11,7 @@ from typing import Any
 from airside.agents.flyte_container import environment_of, rendered
 from airside.agents.json_values import to_json
 from airside.model import Container, Fail, Task, TaskTemplate, UsageError
+from airside.wire.struct import StructValues
 
 KEY_LABEL = "airside/key"
 MANAGED = {"app.kubernetes.io/managed-by": "airside"}
@@ -122,11 +123,11 @@ def manifest_of(task: Task, namespace: str, defaults: Defaults) -> dict[str, Any
     for key in config:
         if key not in (*_KEYS, *_CONNECTION_KEYS):
             raise Fail(f"config.{key}: a k8s_job task knows no such key (known: {', '.join(_KEYS)}).")
-    given = config.get("job") or {}
+    given = config.get("job") or _job_of_pod(task.template)
     if given and not defaults.manifests:
         raise Fail(
-            "config.job: this service takes no manifests from tasks, since they may ask for anything that its account "
-            "may do; an operator may set `manifests` in the settings of the agent.",
+            "config.job: this service takes no manifests and no pods from tasks, since they may ask for anything that "
+            "its account may do; an operator may set `manifests` in the settings of the agent.",
             code="Forbidden",
         )
     job = _mapping(to_json(given), "config.job")
@@ -154,6 +155,19 @@ def manifest_of(task: Task, namespace: str, defaults: Defaults) -> dict[str, Any
     metadata = _with_labels(job.get("metadata"), labels)
     metadata |= {"name": job_name(task.key), "namespace": namespace}
     return {**job, "apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _job_of_pod(template: Any) -> dict[str, Any]:
+    """A manifest of the pod that a template has instead of a container; its primary container comes first."""
+    if template is None or template.WhichOneof("target") != "k8s_pod":
+        return {}
+    pod = template.k8s_pod
+    spec = _mapping(to_json(StructValues(pod.pod_spec)), "the template's pod")
+    primary = pod.primary_container_name or template.config.get("primary_container_name", "")
+    containers = [_mapping(one, "the template's pod: a container") for one in spec.get("containers") or ()]
+    spec["containers"] = sorted(containers, key=lambda one: one.get("name") != primary)
+    metadata = {"labels": dict(pod.metadata.labels), "annotations": dict(pod.metadata.annotations)}
+    return {"spec": {"template": {"metadata": metadata, "spec": spec}}}
 
 
 def _add_container(pod: dict[str, Any], task: Task, defaults: Defaults) -> None:
