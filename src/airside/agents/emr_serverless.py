@@ -7,18 +7,18 @@ Tasks of flytekit's plugin for EMR Serverless run as they are.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airside.agents import emr_serverless_entry
-from airside.agents.aws import check_region, console
+from airside.agents.aws import AccountOptions, check_region, console
 from airside.agents.aws_agent import AWSAgent, listed, pages, picked
 from airside.agents.cloudwatch_logs import log_link
+from airside.agents.emr_serverless_application import prepared
 from airside.agents.emr_serverless_logs import group_of, log_lines
-from airside.agents.emr_serverless_request import Asked, asked_of
+from airside.agents.emr_serverless_request import asked_of
 from airside.agents.emr_serverless_states import ACTIVE, facts, phase_of, reason_of
 from airside.agents.emr_serverless_task import (
     EMRServerless,
@@ -36,15 +36,10 @@ from airside.model import (
     OutputsAt,
     Phase,
     Resource,
-    Retry,
     Task,
 )
 
-_ID = re.compile(r"[0-9a-z]+\Z")
-_STOPPED, _OVER = ("CREATED", "STOPPED"), ("TERMINATED",)
-_LIVING = ("CREATING", "CREATED", "STARTING", "STARTED", "STOPPING", "STOPPED")
 _PAGE, _MOST_PAGES = 50, 10
-_STARTS_WITHIN = 10.0  # seconds, after which an application that starts is looked at again
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +62,23 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
     poll_interval = 10.0
     create_is_idempotent = True  # a request of the same token is the same run
 
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Options(AccountOptions):
+        """What tasks may do, and whose account is used.
+
+        create_applications: whether a task that names an application which is not there gets one made.
+        application_prefix: with which the name of every application begins that is made.
+
+        The rest, as for every agent of AWS: `region`, `profile`, `endpoint_url`, `allowed_hosts`.
+        """
+
+        create_applications: bool = False
+        application_prefix: str = ""
+
+    def open(self, options: Options) -> None:
+        super().open(options)
+        self._options = options
+
     def probe(self) -> str:
         """Ask EMR Serverless for an application."""
         self._ask(Call(), "", lambda client: client.list_applications(maxResults=1), creating=True)
@@ -77,7 +89,8 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
         named = check_region(asked.region)
 
         def prepare(client: Any) -> tuple[str, str]:
-            return _prepared(client, asked), client.meta.region_name
+            may_make, prefix = self._options.create_applications, self._options.application_prefix
+            return prepared(client, asked, may_make=may_make, prefix=prefix), client.meta.region_name
 
         application, region = self._ask(task, named, prepare, creating=True)
         if asked.entry:
@@ -182,58 +195,6 @@ class EMRServerlessAgent(AWSAgent[EMRRun]):
     @staticmethod
     def _is_missing(code: str, _message: str, /) -> bool:
         return code == "ResourceNotFoundException"
-
-
-def _prepared(client: Any, asked: Asked) -> str:
-    """The id of the application, which is ready to take the run. Raises `Retry` while it is not."""
-    told = _application(client, asked)
-    application, state = str(told["applicationId"]), str(told["state"])
-    if state in _OVER:
-        raise Fail(f"The application {application} is {state.lower()}.", code="ResourceNotFound")
-    if asked.image and told.get("imageConfiguration", {}).get("imageUri", "") != asked.image:
-        _set_image(client, application, state, asked.image)
-    starts_itself = told.get("autoStartConfiguration", {}).get("enabled", True)
-    if state == "STARTED" or starts_itself:
-        return application
-    if state in _STOPPED:
-        client.start_application(applicationId=application)
-    raise Retry(f"The application {application} is starting", after=_STARTS_WITHIN)
-
-
-def _application(client: Any, asked: Asked) -> Mapping[str, Any]:
-    """The application; what is not known as an id may be a name."""
-    known: dict[str, Any]
-    if _ID.match(asked.application):
-        try:
-            known = client.get_application(applicationId=asked.application)
-        except client.exceptions.ResourceNotFoundException:
-            pass
-        else:
-            return dict(known["application"])
-    known = client.get_application(applicationId=_by_name(client, asked.application or asked.application_name))
-    return dict(known["application"])
-
-
-def _by_name(client: Any, name: str) -> str:
-    more: dict[str, Any] = {}
-    while True:
-        page = client.list_applications(states=_LIVING, maxResults=_PAGE, **more)
-        found = [one["id"] for one in page["applications"] if one.get("name") == name]
-        if found:
-            return str(found[0])
-        if not page.get("nextToken"):
-            raise Fail(f"There is no application named {name!r}: make one, or name its id.", code="ResourceNotFound")
-        more = {"nextToken": page["nextToken"]}
-
-
-def _set_image(client: Any, application: str, state: str, image: str) -> None:
-    if state not in _STOPPED:
-        raise Fail(
-            f"The application {application} has another image than the task's, {image}, and gets that only while it is "
-            "stopped: stop it, or set sync_image=False.",
-            code="ImageDiffers",
-        )
-    client.update_application(applicationId=application, imageConfiguration={"imageUri": image})
 
 
 __all__ = (

@@ -19,6 +19,14 @@ log = logging.getLogger("airside.agents.emr_serverless")
 ENTRY = "airside_entry.py"
 _TAGS = {"Application": "flyte", "ManagedBy": "airside"}
 _SPARK, _HIVE = "spark_job_driver", "hive_job_driver"
+_RELEASE = "emr-7.0.0"  # the plugin's
+_OF_APPLICATIONS = {  # of a task's config, and what the API calls them
+    "initial_capacity": "initialCapacity",
+    "maximum_capacity": "maximumCapacity",
+    "network_configuration": "networkConfiguration",
+    "scheduler_configuration": "schedulerConfiguration",
+    "auto_stop_config": "autoStopConfiguration",
+}
 _PYTHON = "/usr/bin/python3"  # of the images of EMR
 _PYTHONS = {
     "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": _PYTHON,
@@ -34,7 +42,8 @@ class Asked:
 
     The application is told by its id, or by something that may be either, or by its name.
     `entry` is where the file is to be that the driver begins with, if that is ours; `image` what the application is to
-    run then. `place` and `outputs`: where outputs will be, and what `outputs.json` may hold there.
+    run then; `making` how it is made if it is not there. `place` and `outputs`: where outputs will be, and what
+    `outputs.json` may hold there.
     """
 
     application: str
@@ -43,6 +52,7 @@ class Asked:
     region: str = ""
     entry: str = ""
     image: str = ""
+    making: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
 
@@ -77,7 +87,8 @@ def asked_of(task: Task) -> Asked:
         run,
         region=text_at(config, "region"),
         entry=entry,
-        image=_image(task, is_script=is_script),
+        image=_image(task, is_script=is_script) if config.get("sync_image", True) is True else "",
+        making=_making(task, is_script=is_script),
         place=place_in_s3(task) if is_script else place_of(task, _command(task)),
         outputs=outputs,
     )
@@ -147,10 +158,25 @@ def _entry(task: Task) -> str:
     return f"{task.output_prefix.rstrip('/')}/{ENTRY}"
 
 
+def _making(task: Task, *, is_script: bool) -> Mapping[str, Any]:
+    """How the application is made, if it has to be."""
+    config = task.config
+    made: dict[str, Any] = {
+        "releaseLabel": text_at(config, "release_label") or _RELEASE,
+        "type": text_at(config, "application_type") or "SPARK",
+        "tags": {**_TAGS, **_texts(config, "tags")},
+    }
+    if architecture := text_at(config, "architecture"):
+        made["architecture"] = architecture
+    if image := _image(task, is_script=is_script):
+        made["imageConfiguration"] = {"imageUri": image}
+    if classifications := _objects(config, "runtime_configuration"):
+        made["runtimeConfiguration"] = classifications
+    return made | {known_as: told for name, known_as in _OF_APPLICATIONS.items() if (told := _object(config, name))}
+
+
 def _image(task: Task, *, is_script: bool) -> str:
     """The image that the application is to have; empty if any will do."""
-    if task.config.get("sync_image", True) is not True:
-        return ""
     named = text_at(_object(task.config, "image_configuration"), "imageUri")
     if is_script:
         return named
@@ -161,12 +187,17 @@ def _image(task: Task, *, is_script: bool) -> str:
 
 
 def _overrides(config: Mapping[str, Any]) -> dict[str, Any]:
-    made, more = dict(_object(config, "configuration_overrides")), config.get("application_configuration") or []
-    if not isinstance(more, list):
-        raise Fail("config.application_configuration must be a list of classifications.")
+    made, more = dict(_object(config, "configuration_overrides")), _objects(config, "application_configuration")
     if more:
         made["applicationConfiguration"] = [*(made.get("applicationConfiguration") or []), *more]
     return made
+
+
+def _objects(config: Mapping[str, Any], name: str) -> list[Any]:
+    value = config.get(name) or []
+    if not isinstance(value, list):
+        raise Fail(f"config.{name} must be a list of classifications.")
+    return value
 
 
 def _minutes(config: Mapping[str, Any]) -> int:

@@ -57,7 +57,10 @@ class EMRServerless:
     """Where a job runs and what it is.
 
     execution_role_arn: the role of the job.
-    application_id: the application, or its name; or else application_name.
+    application_id: the application, or its name; or else application_name, which is made if the agent may do so:
+        with release_label, application_type, architecture ("ARM64"), image_configuration, runtime_configuration,
+        scheduler_configuration, auto_stop_config, network_configuration, initial_capacity and maximum_capacity, as
+        the API has them.
     spark_job_driver, hive_job_driver: the job. Without either, the task's container is run on the driver.
     spark_submit_parameters: such as "--conf spark.executor.memory=4g".
     application_configuration, configuration_overrides, retry_policy, tags: as the API has them.
@@ -86,6 +89,16 @@ class EMRServerless:
     sync_image: bool = True
     inject_flyte_env: bool = True
     region: str | None = None
+    release_label: str = "emr-7.0.0"
+    application_type: str = "SPARK"
+    architecture: str | None = None
+    image_configuration: Mapping[str, Any] | None = None
+    runtime_configuration: Sequence[Mapping[str, Any]] | None = None
+    scheduler_configuration: Mapping[str, Any] | None = None
+    auto_stop_config: Mapping[str, Any] | None = None
+    network_configuration: Mapping[str, Any] | None = None
+    initial_capacity: Mapping[str, Any] | None = None
+    maximum_capacity: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.execution_role_arn:
@@ -94,6 +107,10 @@ class EMRServerless:
             raise UsageError("EMRServerless needs application_id, or application_name.")
         if self.spark_job_driver and self.hive_job_driver:
             raise UsageError("EMRServerless takes one of spark_job_driver and hive_job_driver.")
+        if self.application_type not in ("SPARK", "HIVE"):
+            raise UsageError("EMRServerless: application_type is SPARK or HIVE.")
+        if self.architecture not in (None, "X86_64", "ARM64"):
+            raise UsageError("EMRServerless: architecture is X86_64 or ARM64.")
         if self.execution_timeout_minutes < 1:
             raise UsageError("EMRServerless: execution_timeout_minutes is a number from 1.")
 

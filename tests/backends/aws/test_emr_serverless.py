@@ -96,6 +96,7 @@ OPERATIONS = {  # of the API, by method and path
     ("PATCH", "application"): "UpdateApplication",
     ("GET", "applications"): "ListApplications",
     ("POST", "start"): "StartApplication",
+    ("POST", "applications"): "CreateApplication",
 }
 _PATH = re.compile(r"/applications(?:/(?P<application>[^/]+)(?:/(?P<rest>jobruns|start)(?:/(?P<run>[^/]+))?)?)?\Z")
 
@@ -285,6 +286,62 @@ def test_an_application_is_found_by_its_name(emr_door: EmrDoor, agent: EMRServer
     assert agent.create(task).application == application
     with pytest.raises(Fail, match="There is no application named 'No such one'"):
         agent.create(task_of("No such one"))
+
+
+MAKING: dict[str, Any] = {
+    "release_label": "emr-7.1.0",
+    "application_type": "SPARK",
+    "architecture": "ARM64",
+    "image_configuration": {"imageUri": "registry/base:1"},
+    "runtime_configuration": [{"classification": "spark-defaults", "properties": {"a": "b"}}],
+    "scheduler_configuration": {"maxConcurrentRuns": 5},
+    "auto_stop_config": {"enabled": True, "idleTimeoutMinutes": 5},
+    "network_configuration": {"subnetIds": ["subnet-0a"]},
+    "initial_capacity": {
+        "DRIVER": {"workerCount": 1, "workerConfiguration": {"cpu": "2 vCPU", "memory": "4 GB"}},
+    },
+    "maximum_capacity": {"cpu": "8 vCPU", "memory": "64 GB"},
+    "tags": {"team": "flights"},
+    "sync_image": False,  # the emulator forgets the image
+}
+
+
+def test_an_application_that_is_not_there_is_made_if_it_may_be(
+    emr_door: EmrDoor, agent: EMRServerlessAgent, outside: Any
+) -> None:
+    name = f"made-{time.time_ns()}"
+    job = {"application_id": "", "application_name": name, "spark_job_driver": SPARK}
+    with pytest.raises(Fail, match=f"There is no application named '{name}'"):
+        agent.create(task_of(config={**job, **MAKING}))
+    assert emr_door.calls("CreateApplication") == []
+    maker = EMRServerlessAgent()
+    maker.open(maker.Options(create_applications=True, application_prefix="flyte-"))
+    asked = asked_of(maker._aws.client(None, "emr-serverless", ""))
+    first, second = (maker.create(task_of(config={**job, **MAKING})) for _ in range(2))
+    assert first.application == second.application
+    made = outside.get_application(applicationId=first.application)["application"]
+    assert (made["name"], made["releaseLabel"]) == (f"flyte-{name}", "emr-7.1.0")
+    assert made["tags"]["team"] == "flights"
+    (request,) = emr_door.calls("CreateApplication")
+    assert (request["architecture"], request["maximumCapacity"]) == ("ARM64", MAKING["maximum_capacity"])
+    assert set(request) == {
+        *("name", "releaseLabel", "type", "clientToken", "architecture", "imageConfiguration", "runtimeConfiguration"),
+        *("schedulerConfiguration", "autoStopConfiguration", "networkConfiguration", "initialCapacity"),
+        *("maximumCapacity", "tags"),
+    }
+    assert [problem for name, body in asked for problem in departures(MODEL, name, body)] == []
+    emr_door.answer("ListApplications", 200, {"applications": []})  # another service has just made it
+    emr_door.answer("CreateApplication", 200, {"applicationId": first.application, "name": name, "arn": "a"})
+    assert maker.create(task_of(config={**job, **MAKING})).application == first.application
+    one, other = emr_door.calls("CreateApplication")
+    assert one["clientToken"] == other["clientToken"]
+    maker.close()
+
+
+def test_an_application_in_the_making_is_waited_for(emr_door: EmrDoor, agent: EMRServerlessAgent) -> None:
+    emr_door.answer("GetApplication", 200, {"application": {"applicationId": "00fab", "state": "CREATING"}})
+    with pytest.raises(Retry, match="is being made"):
+        agent.create(task_of())
 
 
 def test_an_application_that_does_not_start_by_itself_is_started(emr_door: EmrDoor, agent: EMRServerlessAgent) -> None:
