@@ -281,7 +281,8 @@ def test_mistakes_are_told_in_a_sentence(
         2,
         f"Error: There is no job 'abc' in {folder}/state/engine.db; see `airside jobs list`.\n",
     )
-    for nowhere in (("engine", "--state", ":memory:"), ("jobs", "--state", ":memory:", "list")):
+    memory = ("--state", ":memory:")
+    for nowhere in (("engine", *memory), ("jobs", *memory, "list"), ("jobs", "list", *memory)):
         assert run(*nowhere).stderr.startswith("Error: :memory: keeps no job, so there must be a folder here: --state")
     assert not (folder / ":memory:").exists()
     bad = run("run", "--detach", "wf.py", "hello", "--x", "three")

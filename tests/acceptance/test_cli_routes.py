@@ -205,6 +205,11 @@ def test_a_file_that_cannot_be_used(
         assert problem in done.stderr
 
 
+def test_a_file_that_is_not_there(call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = call("engine", "--routes", "none.yaml")
+    assert (done.returncode, done.stderr) == (2, "Error: none.yaml cannot be read: No such file or directory.\n")
+
+
 def test_where_to_run_is_said_once(call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = call("run", "--config", "a.yaml", "--endpoint", "localhost:1", "wf.py", "where")
     assert (done.returncode, done.stderr) == (

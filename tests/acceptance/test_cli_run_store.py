@@ -234,7 +234,8 @@ def test_a_run_may_keep_its_job_to_itself(folder: Path, call: Callable[..., subp
     other = call("run", "--state", "elsewhere", "wf.py", "nap")
     assert other.returncode == 0, other.stderr
     assert (folder / "elsewhere" / "engine.db").exists()
-    assert len(json.loads(call("jobs", "--state", "elsewhere", "list", "--json").stdout)) == 1
+    for spelling in (("--state", "elsewhere", "list"), ("list", "--state", "elsewhere")):
+        assert len(json.loads(call("jobs", *spelling, "--json").stdout)) == 1
 
 
 def test_a_cached_task_runs_once(

@@ -204,6 +204,7 @@ def test_a_task_that_fails_says_why_and_exits_with_1(capsys: pytest.CaptureFixtu
             ["broken.py", "t"],
             "Error: broken.py cannot be imported: ZeroDivisionError: division by zero (broken.py, line 2)",
         ),
+        (["wrong.py", "t"], "subclass AsyncAgent, SyncAgent or AgentBase. (wrong.py, line 2)"),
         (["syntax.py", "t"], "Error: syntax.py cannot be imported: SyntaxError: invalid syntax (syntax.py, line 1)"),
         (
             ["lacks.py", "t"],
@@ -230,6 +231,7 @@ def test_a_mistake_is_told_in_one_sentence(
     Path("more.json").write_text('{"z": 1}')
     Path("broken.py").write_text("x = 1\ny = x / 0\n")
     Path("syntax.py").write_text("x = = 1\n")
+    Path("wrong.py").write_text("import airside\nairside.AgentRegistry.register(3)\n")
     Path("leaves.py").write_text("raise SystemExit(3)\n")
     Path("empty.py").write_text("")
     Path("lacks.py").write_text(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ LOOK_EVERY = 0.2
 """Seconds between two looks at a job that is waited for."""
 
 
+_state = partial(
+    click.option, "--state", metavar="DIR", type=click.Path(file_okay=False), help="Its folder. [env: AIRSIDE_STATE]"
+)
+
+
 @click.group()
-@click.option("--state", metavar="DIR", type=click.Path(file_okay=False), help="Its folder. [env: AIRSIDE_STATE]")
+@_state()
 @click.pass_context
 def jobs(ctx: click.Context, state: str | None) -> None:
     """See, await, cancel and repeat the jobs that `airside run` made, detached or not.
@@ -45,9 +51,15 @@ def jobs(ctx: click.Context, state: str | None) -> None:
 
     Exit codes: 0 it worked (of wait: the job succeeded), 1 the job failed, 2 there is no such job.
     """
-    ctx.obj = state_dir(named=state)
+    ctx.obj = state
 
 
+def _choose_state(ctx: click.Context, _: click.Parameter, named: str | None) -> None:
+    """The folder that the command itself names, else the one named before it."""
+    ctx.obj = state_dir(named=ctx.obj if named is None else named)
+
+
+in_state = _state(expose_value=False, callback=_choose_state)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
@@ -61,6 +73,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on st
 @click.option("--since", type=Duration(), metavar="TIME", help="Only those submitted within this time: 90s, 1h30m.")
 @click.option("--watch", is_flag=True, help="Go on showing them as they change, until Ctrl-C.")
 @as_json
+@in_state
 @click.pass_obj
 def list_jobs(
     state: Path,
@@ -100,6 +113,7 @@ def list_jobs(
 @click.argument("job_id", metavar="ID")
 @click.option("--watch", is_flag=True, help="Go on showing it until it is over, or until Ctrl-C.")
 @as_json
+@in_state
 @click.pass_obj
 def show(state: Path, job_id: str, watch: bool, as_json: bool) -> int:
     """Show one job with its history: attempts, phases, and where its time went."""
@@ -132,6 +146,7 @@ def show(state: Path, job_id: str, watch: bool, as_json: bool) -> int:
 @click.argument("job_id", metavar="ID")
 @click.option("--timeout", type=Duration(), metavar="TIME", help="Wait no longer than this: 90s, 1h30m.")
 @as_json
+@in_state
 @click.pass_obj
 def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
     """Wait until a job is over, and print its outputs. Ctrl-C ends the waiting only.
@@ -171,6 +186,7 @@ def wait(state: Path, job_id: str, timeout: float | None, as_json: bool) -> int:
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many lines.")
 @click.option("--routes", metavar="FILE", help="The file that the engine was given, if the job went by that.")
 @as_json
+@in_state
 @click.pass_obj
 def logs(state: Path, job_id: str, limit: int, routes: str | None, as_json: bool) -> int:
     """Print the log of a job's latest attempt, as its agent tells it."""
@@ -185,6 +201,7 @@ def logs(state: Path, job_id: str, limit: int, routes: str | None, as_json: bool
 @jobs.command()
 @click.argument("job_ids", metavar="ID...", nargs=-1, required=True)
 @as_json
+@in_state
 @click.pass_obj
 def cancel(state: Path, job_ids: tuple[str, ...], as_json: bool) -> int:
     """Cancel jobs. The engine carries it out; `airside jobs wait` tells when it has."""
@@ -211,6 +228,7 @@ def cancel(state: Path, job_ids: tuple[str, ...], as_json: bool) -> int:
 @jobs.command()
 @click.argument("job_id", metavar="ID")
 @as_json
+@in_state
 @click.pass_obj
 def retry(state: Path, job_id: str, as_json: bool) -> int:
     """Submit the same task with the same inputs again, as a new job."""
@@ -250,6 +268,7 @@ def retry(state: Path, job_id: str, as_json: bool) -> int:
 )
 @click.option("--dry-run", is_flag=True, help="Only tell what would be deleted.")
 @as_json
+@in_state
 @click.pass_obj
 def prune(state: Path, older_than: float, dry_run: bool, as_json: bool) -> int:
     """Delete jobs that are over, with their history, inputs and outputs. Outputs in object stores stay.

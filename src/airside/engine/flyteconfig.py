@@ -93,7 +93,7 @@ def load_config(path: str | Path) -> FlyteConfig:
         try:
             found = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as exc:
-            raise UsageError(f"{file} cannot be read: {exc}.") from exc
+            raise UsageError(f"{file} cannot be read: {getattr(exc, 'strerror', '') or exc}.") from exc
         except yaml.YAMLError as exc:
             raise UsageError(f"{file} is no YAML: {' '.join(str(exc).split())}.") from exc
         if not isinstance(found, Mapping | None):
