@@ -247,7 +247,9 @@ def test_a_cached_task_runs_once(
     run = ("run", "wf.py", "count", "--n")
     assert (call(*run, "1").stdout, counted()) == ("n: 2\n", 1)
     first = listed()[0]["job"]
-    assert (call(*run, "1").stdout, counted()) == ("n: 2\n", 1)
+    again = call(*run, "1")
+    assert (again.stdout, counted()) == ("n: 2\n", 1)
+    assert again.stderr.endswith(f"  The outputs of {first}, from the cache.\n")
     assert listed()[0]["message"] == f"The outputs of {first}, from the cache."
     assert listed()[0]["cached"] is True
     assert (call(*run, "2").stdout, counted()) == ("n: 3\n", 2)  # another input

@@ -19,6 +19,7 @@ from airside.cli.progress import Display, display
 from airside.cli.sources import source_of
 from airside.cli.values import show, to_json
 from airside.engine.background import Background
+from airside.engine.calls import FROM_CACHE
 from airside.engine.database import FILE_NAME, MEMORY, StoreError
 from airside.engine.drivers import AgentSource
 from airside.engine.local import LocalRun, opened
@@ -154,6 +155,8 @@ def _print(task: TaskTemplate, outcome: Outcome, options: RunOptions) -> None:
             click.echo(f"  take it up again: {jobs_line('wait', outcome.run_id, options.state)}", err=True)
     elif outcome.phase.is_success:
         click.echo(f"{task.name} succeeded in {took}", err=True)
+        if task.cache and outcome.message.endswith(FROM_CACHE):
+            click.echo(f"  {outcome.message}", err=True)
         if outcome.outputs:
             click.echo(show(outcome.outputs))
         return
