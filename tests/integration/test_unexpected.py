@@ -41,7 +41,7 @@ class Mistaken(AsyncAgent[str]):
 
     async def create(self, task: Task) -> str:
         if "late" in self.wrong:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(2.5)
         self.look("create")
         return "job"
 
@@ -102,7 +102,7 @@ async def test_of_a_create(wire: Wire, caplog: pytest.LogCaptureFixture) -> None
 async def test_of_a_create_behind_a_pending_handle(wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
     async with served(Mistaken("create", "late"), wire) as client:
         request = client.create_request("mistaken", prefix="s3://b/run/n0/0")
-        handle = bytes((await client.call("CreateTask", request, timeout=0.1)).resource_meta)
+        handle = bytes((await client.call("CreateTask", request, timeout=2.0)).resource_meta)
         found = None
         async with asyncio.timeout(20):
             while not found:

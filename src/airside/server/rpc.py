@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine
+from functools import partial
 from typing import Any
 
 import grpc
@@ -173,9 +174,9 @@ class Rpcs:
         return b""
 
     async def do(self, messages: AsyncIterator[bytes], context: Context, seen: Seen) -> AsyncIterator[bytes]:
-        request = await self._sync_request(messages)
+        request, is_large = await self._sync_request(messages)
         seen.task_type = request.template.type
-        resource = await _within(self.service.do(request), context)
+        resource = await _within(self.service.do(request, is_large=is_large), context)
         yield frame(1, frame(1, resource))  # header { resource }
 
     async def logs(self, data: bytes, context: Context, seen: Seen) -> AsyncIterator[bytes]:
@@ -213,22 +214,33 @@ class Rpcs:
             return await asyncio.to_thread(message.FromString, data)
         return message.FromString(data)
 
-    async def _sync_request(self, messages: AsyncIterator[bytes]) -> connector_pb2.CreateTaskRequest:
-        """The create request that a stream of header and inputs amounts to. Inputs may be missing."""
-        header: bytes | None = None
-        inputs = b""
+    async def _sync_request(self, messages: AsyncIterator[bytes]) -> tuple[connector_pb2.CreateTaskRequest, bool]:
+        """The create request that a stream of header and inputs amounts to, and whether it is large. Inputs may be
+        missing."""
+        header: Any = None
+        inputs: Any = None
+        size = 0
         async for data in messages:
+            size += len(data)
             message = await self._parse(self._family.methods["do"].request, data)
             if header is None and message.HasField("header"):
-                header = message.header.SerializeToString()
+                header = message.header
             elif header is not None and message.HasField("inputs"):
-                inputs = message.inputs.SerializeToString()
+                inputs = message.inputs
                 break
             else:
                 raise Refusal("ExecuteTaskSync takes one header, then one message of inputs.")
         if header is None:
             raise Refusal("The first message of ExecuteTaskSync must be the header.")
-        return join_header(connector_pb2.CreateRequestHeader.FromString(header), inputs)
+        is_large = size > self.service.settings.off_loop_bytes
+        join = partial(_joined, header, inputs)
+        return (await asyncio.to_thread(join) if is_large else join()), is_large
+
+
+def _joined(header: Any, inputs: Any) -> connector_pb2.CreateTaskRequest:
+    """Header and inputs of Flyte 1 as one request; they share their bytes with Flyte 2's."""
+    read = connector_pb2.CreateRequestHeader.FromString(header.SerializeToString())
+    return join_header(read, b"" if inputs is None else inputs.SerializeToString())
 
 
 def _deadline(context: Context) -> float | None:

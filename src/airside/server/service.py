@@ -133,19 +133,22 @@ class Service:
             is_large=is_large,
         )
 
-    async def do(self, request: Request) -> bytes:
-        """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined."""
+    async def do(self, request: Request, *, is_large: bool = False) -> bytes:
+        """Run a sync agent's task; returns the serialised terminal resource. Repeated by key, it is joined.
+
+        `is_large` says that the whole request must not be looked at on the loop.
+        """
         task_type = task_type_of(request)
         agent = self._agent(task_type)
         if not agent.is_sync:
             raise NotOffered(f"Task type {task_type} is served by an async agent; call CreateTask instead.")
-        key, inputs = key_of(request), fingerprint(request)
+        key = key_of(request)
+        inputs = await asyncio.to_thread(fingerprint, request) if is_large else fingerprint(request)
         joint = self.ledger.key_for(f"{key} do", inputs)
-        entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, task_type, request, key))
+        entry = self.ledger.enter(joint, inputs, lambda _: self._do(agent, task_type, request, key, is_large))
         return await self.ledger.answer(entry)
 
-    async def _do(self, agent: Agent, task_type: TaskType, request: Request, key: str) -> bytes:
-        is_large = request.ByteSize() > self.settings.off_loop_bytes
+    async def _do(self, agent: Agent, task_type: TaskType, request: Request, key: str, is_large: bool) -> bytes:
         connection = self._transfer.connection_of(request)
         order = Order(request, task_type, key, agent, connection=connection, is_large=is_large)
         try:
