@@ -20,8 +20,8 @@ def rows(page: str) -> list[str]:
 
 def test_airside_passes_every_case_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
-    from conformance.pages import DOCS, page  # type: ignore[import-not-found]
-    from conformance.services import AIRSIDE, judge  # type: ignore[import-not-found]
+    from conformance.pages import DOCS, page  # type: ignore[import-not-found]  # a package beside this one
+    from conformance.services import AIRSIDE, judge  # type: ignore[import-not-found]  # a package beside this one
 
     report = judge(AIRSIDE)
     assert [str(result) for result in report.failed] == []

@@ -146,7 +146,7 @@ class Raises(Plain):
     task_type = "raises"
 
     async def get(self, job: str) -> Resource:
-        raise random.choice([Evil, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])  # noqa: S311
+        raise random.choice([Evil, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])  # noqa: S311 - chaos, not secrets
 
 
 class Unprintable(Exception):
@@ -169,12 +169,12 @@ GARBAGE: tuple[Callable[[], Any], ...] = (
     lambda: "SUCCEEDED",
     lambda: [Resource(Phase.RUNNING)],
     lambda: Resource(Phase.UNDEFINED),
-    lambda: Resource(Phase.RUNNING, message=b"\xff\x00" * 100),  # type: ignore[arg-type]
-    lambda: Resource(Phase.RUNNING, links=[1, None]),  # type: ignore[list-item]
+    lambda: Resource(Phase.RUNNING, message=b"\xff\x00" * 100),  # type: ignore[arg-type]  # what an author may return
+    lambda: Resource(Phase.RUNNING, links=[1, None]),  # type: ignore[list-item]  # what an author may return
     lambda: Resource(Phase.RUNNING, info={"x": object(), "y": {1: 2}}),
     lambda: Resource(Phase.RUNNING, message="\ud800" + "m" * 10**6),
-    lambda: Resource(Phase.RUNNING, poll_after="soon"),  # type: ignore[arg-type]
-    lambda: Resource(Phase.SUCCEEDED, outputs=7),  # type: ignore[arg-type]
+    lambda: Resource(Phase.RUNNING, poll_after="soon"),  # type: ignore[arg-type]  # what an author may return
+    lambda: Resource(Phase.SUCCEEDED, outputs=7),  # type: ignore[arg-type]  # what an author may return
 )
 
 
@@ -182,7 +182,7 @@ class Garbage(Plain):
     task_type = "garbage"
 
     def get(self, job: str) -> Resource:
-        found: Resource = random.choice(GARBAGE)()  # noqa: S311
+        found: Resource = random.choice(GARBAGE)()  # noqa: S311 - chaos, not secrets
         return found
 
 

@@ -147,5 +147,5 @@ def mutated(data: bytes, mutations: Sequence[Mutation]) -> bytes:
     """The message after these mutations: kind, how deep, where, a number, some bytes."""
     for kind, depth, where, number, more in mutations:
         spoil = KINDS[kind]
-        data = inside(data, depth, lambda part, s=spoil, w=where, n=number, m=more: s(part, w, n, m), where)  # type: ignore[misc]
+        data = inside(data, depth, lambda part, s=spoil, w=where, n=number, m=more: s(part, w, n, m), where)  # type: ignore[misc]  # defaults bind the loop's values
     return data[:2_000_000]

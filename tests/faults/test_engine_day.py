@@ -34,14 +34,14 @@ class PatientLoop(VirtualLoop):
     def __init__(self) -> None:
         super().__init__()
         self.threads: set[Any] = set()
-        jump, poll = self._selector.select, self._selector.__class__.select  # type: ignore[attr-defined]
+        jump, poll = self._selector.select, self._selector.__class__.select  # type: ignore[attr-defined]  # the loop's own, which no stub knows
 
         def wait_or_jump(timeout: float | None = None) -> Any:
             if timeout is None or (timeout > 0 and self.threads):
-                return poll(self._selector, 10)  # type: ignore[attr-defined]
+                return poll(self._selector, 10)  # type: ignore[attr-defined]  # the loop's own, which no stub knows
             return jump(timeout)
 
-        self._selector.select = wait_or_jump  # type: ignore[attr-defined]
+        self._selector.select = wait_or_jump  # type: ignore[attr-defined]  # the loop's own, which no stub knows
 
     def busy(self, future: Any) -> Any:
         """Do not jump until this is done."""

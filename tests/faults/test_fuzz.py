@@ -140,7 +140,7 @@ def valid_requests(channel: grpc.aio.Channel) -> list[Valid]:
         for meta, kind, ends in handles():
             for verb, name in (("get", "GetTaskRequest"), ("delete", "DeleteTaskRequest"))[: 1 + ends]:
                 request = client.job_request(name, meta, kind, connection=own)
-                found.append(Valid(family.methods[verb], (request.SerializeToString(),)))  # type: ignore[index]
+                found.append(Valid(family.methods[verb], (request.SerializeToString(),)))  # type: ignore[index]  # the verb is one of the table's
         for verb, name in (("logs", "GetTaskLogsRequest"), ("metrics", "GetTaskMetricsRequest")):
             meta = seal(Handle(task_type=TaskType("full"), meta=b'"done"'), KEYS)
             request = client.job_request(name, meta, "full")
@@ -149,7 +149,7 @@ def valid_requests(channel: grpc.aio.Channel) -> list[Valid]:
             else:
                 request.queries.append("cpu")
                 request.end_time.seconds = 10
-            found += [Valid(family.methods[verb], (request.SerializeToString(),))] * 2  # type: ignore[index]
+            found += [Valid(family.methods[verb], (request.SerializeToString(),))] * 2  # type: ignore[index]  # the verb is one of the table's
         described = family.methods["describe"].request(name="Full")
         found += [
             Valid(family.methods["describe"], (described.SerializeToString(),)),

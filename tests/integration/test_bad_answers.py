@@ -14,7 +14,7 @@ from airside.testing import harness
 from airside.testing.client import Wire
 
 GOOD = LogLink("https://example.org/1", "Job")
-BAD: Any = ("https://example.org/2", {"uri": "https://example.org/3"}, LogLink(7, "number"), GOOD)  # type: ignore[arg-type]
+BAD: Any = ("https://example.org/2", {"uri": "https://example.org/3"}, LogLink(7, "number"), GOOD)  # type: ignore[arg-type]  # what an author may return
 
 
 class Answers(AsyncAgent[dict[str, str]]):

@@ -182,7 +182,7 @@ async def test_a_cancel_is_on_the_disk_before_it_is_sent(store: Path) -> None:
             writes.append(asyncio.create_task(slow(job, *more)))
             return writes[-1]
 
-        engine._store.save = slowly  # type: ignore[method-assign]
+        engine._store.save = slowly  # type: ignore[method-assign]  # held up for the test
         job = await engine.submit(TASK)
         await until(lambda: len(agent.calls("get")) >= 2)
         await engine.cancel(job)

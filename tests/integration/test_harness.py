@@ -88,7 +88,7 @@ def end(path: str, phase: Phase = Phase.SUCCEEDED) -> None:
 
 
 def file_of(job: object) -> str:
-    return str(Path(job.output_prefix) / "job.json")  # type: ignore[attr-defined]
+    return str(Path(job.output_prefix) / "job.json")  # type: ignore[attr-defined]  # each job here has one
 
 
 async def test_a_job_is_created_watched_and_finished(wire: Wire) -> None:
@@ -355,7 +355,7 @@ async def test_a_file_may_have_neighbours_and_the_name_of_a_known_module(
 
 def test_a_wrong_wire_is_refused() -> None:
     with pytest.raises(UsageError, match=r'wire is "v1" .* not \'v3\''):
-        harness(FileJobs(), wire="v3")  # type: ignore[arg-type]
+        harness(FileJobs(), wire="v3")  # type: ignore[arg-type]  # a mistake on purpose
 
 
 def test_a_local_class_cannot_go_to_another_process() -> None:

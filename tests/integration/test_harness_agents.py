@@ -87,33 +87,33 @@ class PlainWithCall(Plain):
 
 
 class Coroutines(Plain):
-    async def create(self, task: Task) -> Job:  # type: ignore[override]
+    async def create(self, task: Task) -> Job:  # type: ignore[override]  # authors choose their own signature
         self.note("create")
         return Job(task.key)
 
-    async def get(self, job: Job) -> Resource:  # type: ignore[override]
+    async def get(self, job: Job) -> Resource:  # type: ignore[override]  # authors choose their own signature
         self.note("get")
         return RUNNING
 
-    async def delete(self, job: Job) -> None:  # type: ignore[override]
+    async def delete(self, job: Job) -> None:  # type: ignore[override]  # authors choose their own signature
         self.note("delete")
 
 
 class CoroutinesWithCall(Plain):
-    async def create(self, task: Task, *, call: Call) -> Job:  # type: ignore[override]
+    async def create(self, task: Task, *, call: Call) -> Job:  # type: ignore[override]  # authors choose their own signature
         self.note("create", call)
         return Job(task.key)
 
-    async def get(self, job: Job, *, call: Call) -> Resource:  # type: ignore[override]
+    async def get(self, job: Job, *, call: Call) -> Resource:  # type: ignore[override]  # authors choose their own signature
         self.note("get", call)
         return RUNNING
 
-    async def delete(self, job: Job, *, call: Call) -> None:  # type: ignore[override]
+    async def delete(self, job: Job, *, call: Call) -> None:  # type: ignore[override]  # authors choose their own signature
         self.note("delete", call)
 
 
 class Mixed(Plain):
-    async def get(self, job: Job, **everything: Any) -> Resource:  # type: ignore[override]
+    async def get(self, job: Job, **everything: Any) -> Resource:  # type: ignore[override]  # authors choose their own signature
         self.note("get", everything["call"])
         return RUNNING
 
@@ -236,7 +236,7 @@ def opened_by(style: str) -> tuple[Plain, list[str]]:
             steps.append("close")
 
     for cls in (Def, Coroutine, Without):
-        cls.Options = Options  # type: ignore[assignment]
+        cls.Options = Options  # type: ignore[assignment]  # declared as an author may
     return {"def": Def, "async def": Coroutine, "without options": Without}[style](), steps
 
 
@@ -392,22 +392,22 @@ def raising(style: str, method: str, errors: BaseException | list[BaseException]
 
     class Def(Plain):
         def create(self, task: Task) -> Job:
-            return answer("create")  # type: ignore[no-any-return]
+            return answer("create")  # type: ignore[no-any-return]  # it raises, or gives anything
 
         def get(self, job: Job) -> Resource:
-            return answer("get")  # type: ignore[no-any-return]
+            return answer("get")  # type: ignore[no-any-return]  # it raises, or gives anything
 
         def delete(self, job: Job) -> None:
             answer("delete")
 
     class Coroutine(Plain):
-        async def create(self, task: Task) -> Job:  # type: ignore[override]
-            return answer("create")  # type: ignore[no-any-return]
+        async def create(self, task: Task) -> Job:  # type: ignore[override]  # authors choose their own signature
+            return answer("create")  # type: ignore[no-any-return]  # it raises, or gives anything
 
-        async def get(self, job: Job) -> Resource:  # type: ignore[override]
-            return answer("get")  # type: ignore[no-any-return]
+        async def get(self, job: Job) -> Resource:  # type: ignore[override]  # authors choose their own signature
+            return answer("get")  # type: ignore[no-any-return]  # it raises, or gives anything
 
-        async def delete(self, job: Job) -> None:  # type: ignore[override]
+        async def delete(self, job: Job) -> None:  # type: ignore[override]  # authors choose their own signature
             answer("delete")
 
     return Def() if style == "def" else Coroutine()
@@ -456,12 +456,12 @@ async def test_a_method_that_tries_to_end_the_process_ends_its_call_only(
             return RUNNING
 
     class Coroutine(Plain):
-        async def create(self, task: Task) -> Job:  # type: ignore[override]
+        async def create(self, task: Task) -> Job:  # type: ignore[override]  # authors choose their own signature
             if task.inputs:
                 misdeed()
             return Job("1")
 
-        async def get(self, job: Job) -> Resource:  # type: ignore[override]
+        async def get(self, job: Job) -> Resource:  # type: ignore[override]  # authors choose their own signature
             misdeed()
             return RUNNING
 
@@ -572,7 +572,7 @@ async def test_a_stop_does_not_wait_for_hung_threads() -> None:
 async def test_a_create_that_returns_something_else_says_what(garbage: object, wire: Wire) -> None:
     class Odd(Plain):
         def create(self, task: Task) -> Job:
-            return garbage  # type: ignore[return-value]
+            return garbage  # type: ignore[return-value]  # what an author may return
 
     async with harness(Odd(), wire=wire) as h:
         with pytest.raises(
@@ -585,7 +585,7 @@ async def test_a_create_that_returns_something_else_says_what(garbage: object, w
 async def test_a_get_that_returns_something_else_says_what(garbage: object, wire: Wire) -> None:
     class Odd(Plain):
         def get(self, job: Job) -> Resource:
-            return garbage  # type: ignore[return-value]
+            return garbage  # type: ignore[return-value]  # what an author may return
 
     async with harness(Odd(), wire=wire) as h:
         resource = await h.get(await h.create())
@@ -599,7 +599,7 @@ async def test_a_get_that_returns_something_else_says_what(garbage: object, wire
         {"message": 3},
         {"message": "\ud800 half a character"},
         {"links": [3]},
-        {"links": [LogLink("\x00", None)]},  # type: ignore[arg-type]
+        {"links": [LogLink("\x00", None)]},  # type: ignore[arg-type]  # what an author may return
         {"links": 3},
         {"info": {"when": len}},
         {"info": {3: "three"}},
@@ -632,7 +632,7 @@ async def test_a_sync_agent_that_returns_something_else(garbage: Any, wire: Wire
         task_type = "add"
 
         def do(self, task: Task) -> Resource:
-            return garbage  # type: ignore[no-any-return]
+            return garbage  # type: ignore[no-any-return]  # what an author may return
 
     async with harness(Odd(), wire=wire) as h:
         try:

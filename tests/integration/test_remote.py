@@ -58,7 +58,7 @@ class AgentV1(
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.metadata: list[dict[str, str]] = []
-        self.resource = agent_pb2.Resource(phase=Phase.RUNNING.value)  # type: ignore[arg-type]
+        self.resource = agent_pb2.Resource(phase=Phase.RUNNING.value)  # type: ignore[arg-type]  # the number is what travels
         self.fail: tuple[grpc.StatusCode, str] | None = None
         self.delay = 0.0
         self.agents = [
@@ -217,7 +217,7 @@ async def test_a_job_of_flyte_1_from_create_to_delete() -> None:
 
 async def test_a_finished_job_comes_back_with_all_that_is_known() -> None:
     service = AgentV1()
-    service.resource = agent_pb2.Resource(phase=Phase.SUCCEEDED.value, message="done")  # type: ignore[arg-type]
+    service.resource = agent_pb2.Resource(phase=Phase.SUCCEEDED.value, message="done")  # type: ignore[arg-type]  # the number is what travels
     service.resource.outputs.literals["o0"].CopyFrom(FIVE)
     service.resource.log_links.add(uri="http://l", name="Console")
     service.resource.custom_info["rows"] = 3
@@ -285,7 +285,7 @@ async def test_a_sync_task_of_flyte_1() -> None:
         header, inputs = service.asked[-2:]
         assert (header.header.template.type, header.header.output_prefix) == ("add", "/tmp/run/0")
         assert inputs.inputs.literals["x"] == FIVE
-        service.resource = agent_pb2.Resource(phase=Phase.RUNNING.value)  # type: ignore[arg-type]
+        service.resource = agent_pb2.Resource(phase=Phase.RUNNING.value)  # type: ignore[arg-type]  # the number is what travels
         with pytest.raises(Fail, match=r"^The sync agent answered RUNNING, which is not terminal\.$"):
             await agent.do(a_task(type=TaskType("add")), Call())
         service.fail = (grpc.StatusCode.NOT_FOUND, "no such type")

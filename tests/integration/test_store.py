@@ -53,7 +53,7 @@ FULL = replace(
 
 def record(job: Job = JOB, **more: object) -> Record:
     known = {"task": "add", "task_type": TaskType("adder", 1), "root": f"/runs/{job.id}", "source": {"modules": ["m"]}}
-    return Record(job=job, **{**known, **more})  # type: ignore[arg-type]
+    return Record(job=job, **{**known, **more})  # type: ignore[arg-type]  # fields by name
 
 
 def event(job: Job, note: str = "") -> Event:
@@ -88,7 +88,7 @@ async def test_writes_of_one_turn_share_a_transaction(tmp_path: Path, monkeypatc
     begun = 0
     transaction = Database.transaction
 
-    def counted(self: Database):  # type: ignore[no-untyped-def]
+    def counted(self: Database):  # type: ignore[no-untyped-def]  # as the original returns
         nonlocal begun
         begun += 1
         return transaction(self)

@@ -130,7 +130,7 @@ class Many(Mistaken):
 
     async def get_many(self, jobs: Sequence[str]) -> Sequence[Resource]:
         answers: Sequence[Resource] = [
-            Resource(Phase.RUNNING, message="well") if job == "job" else job  # type: ignore[misc]
+            Resource(Phase.RUNNING, message="well") if job == "job" else job  # type: ignore[misc]  # one of them is no Resource
             for job in jobs
         ]
         return answers

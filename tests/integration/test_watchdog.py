@@ -129,7 +129,7 @@ async def test_what_no_agent_does_is_named_by_its_line() -> None:
 
 async def test_threads_and_short_work_raise_no_alarm_and_lag_is_told() -> None:
     class Sleeping(Blocking):
-        def get(self, job: Job) -> Resource:  # type: ignore[override]
+        def get(self, job: Job) -> Resource:  # type: ignore[override]  # authors choose their own signature
             time.sleep(0.5)
             return Resource(Phase.RUNNING)
 

@@ -207,6 +207,6 @@ def read_error(data: Mapping[str, Any]) -> Exception:
         return _ERRORS[kind](text)
     error: Exception = type(str(data["name"]), (_BASES[kind],), {})(text)
     if data["after"] is not None:
-        error.after = data["after"]  # type: ignore[attr-defined]
+        error.after = data["after"]  # type: ignore[attr-defined]  # the author's own exception had it
     error.add_note(f"In the agent's process:\n{data['trace']}")
     return error

@@ -300,9 +300,9 @@ def _annotation(literal_type: LiteralType, path: str, depth: int) -> Any:
     if kind == "simple":
         return _ANNOTATIONS.get(literal_type.simple, Any)
     if kind == "collection_type":
-        return list[_annotation(literal_type.collection_type, path, depth + 1)]  # type: ignore[misc]
+        return list[_annotation(literal_type.collection_type, path, depth + 1)]  # type: ignore[misc]  # a type that is known at run time only
     if kind == "map_value_type":
-        return dict[str, _annotation(literal_type.map_value_type, path, depth + 1)]  # type: ignore[misc]
+        return dict[str, _annotation(literal_type.map_value_type, path, depth + 1)]  # type: ignore[misc]  # a type that is known at run time only
     if kind == "union_type":
         variants = tuple(_annotation(v, path, depth + 1) for v in literal_type.union_type.variants)
         return typing.Union[variants] if variants else Any  # noqa: UP007 - built at run time

@@ -87,7 +87,7 @@ async def test_e15_a_create_whose_answer_was_lost_is_repeated_with_the_same_pref
     store = tmp_path / "engine.db"
     async with engine(config(service), store) as running:
         save = running._store.save
-        running._store.save = lambda *what: asyncio.Future() if held.is_set() else save(*what)  # type: ignore[method-assign]
+        running._store.save = lambda *what: asyncio.Future() if held.is_set() else save(*what)  # type: ignore[method-assign]  # held up for the test
         job = await running.submit(TASK)
         await held.wait()
     async with engine(config(service), store) as running:

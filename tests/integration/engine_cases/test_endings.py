@@ -99,7 +99,7 @@ async def test_e29_a_delete_that_keeps_failing_ends_deviation(start: Start) -> N
             driver.rules = replace(driver.rules, delete_tries=3)
             return driver
 
-        running._drivers.find = impatient  # type: ignore[method-assign]
+        running._drivers.find = impatient  # type: ignore[method-assign]  # held up for the test
         job = await running.submit(TASK)
         await until(lambda: service.calls("get"))
         await running.cancel(job)

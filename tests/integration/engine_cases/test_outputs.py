@@ -65,7 +65,7 @@ async def test_e31_e32_outputs_in_files(
     async with engine(config(service)) as running:
         job = await running.submit(ADD, {"a": 1}, retries=1)
         for attempt in range(attempts):
-            await until(lambda: len(service.calls("create")) > attempt)  # noqa: B023
+            await until(lambda: len(service.calls("create")) > attempt)  # noqa: B023 - it is over before the loop goes on
             await write_file(service, name, data)
             service.script["get"] = [DONE]
             if attempt + 1 < attempts:

@@ -126,7 +126,7 @@ async def test_e23_fetched_once_and_then_away_ends_in_bounded_time_deviation(sta
             driver.rules = replace(driver.rules, fault_tolerance=0.2)
             return driver
 
-        running._drivers.find = impatient  # type: ignore[method-assign]
+        running._drivers.find = impatient  # type: ignore[method-assign]  # held up for the test
         outcome = await running.wait(await running.submit(TASK))
     assert (outcome.phase, outcome.code) == (Phase.FAILED, "RetriesExhausted|AgentUnreachable")
 

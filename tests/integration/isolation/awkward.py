@@ -190,7 +190,7 @@ def _obey(order: str) -> None:
 
 def _quota() -> QuotaError:
     error = QuotaError("too many")
-    error.after = 9.0  # type: ignore[attr-defined]
+    error.after = 9.0  # type: ignore[attr-defined]  # as a library's exception has it
     return error
 
 

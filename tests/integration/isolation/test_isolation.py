@@ -104,7 +104,7 @@ async def test_a_create_arrives_whole_and_metadata_comes_back_exactly(start: Sta
         execution=Execution(node_id="n7"),
     )
     meta = await agent.create(sent, call)
-    seen = awkward.Job(**adapt(awkward.Everything()).codec.decode(meta).__dict__).env  # type: ignore[attr-defined]
+    seen = awkward.Job(**adapt(awkward.Everything()).codec.decode(meta).__dict__).env  # type: ignore[attr-defined]  # what the agent's own class makes
     assert meta.startswith(b'{"id":"j1","order":""')
     assert seen["host"] == "db.example.org"
     assert seen["pid"] == str(agent.pid)
@@ -254,7 +254,7 @@ async def test_the_other_methods(start: Start) -> None:
 async def test_logs_stream_no_faster_than_they_are_read(start: Start) -> None:
     agent = await start()
     lines = []
-    async with aclosing(agent.logs(b'{"id": "j1"}', after="5", limit=1000, call=Call())) as stream:  # type: ignore[type-var]
+    async with aclosing(agent.logs(b'{"id": "j1"}', after="5", limit=1000, call=Call())) as stream:  # type: ignore[type-var]  # what the agent's own class makes
         async for line in stream:
             lines.append(line)
             if len(lines) == 300:
@@ -360,7 +360,7 @@ async def test_what_it_sees_of_the_environment(start: Start, monkeypatch: pytest
     for name in ("_FSEC_TOKEN", "_FSEC_BANK_TOKEN", "OTHER_ONE", "OTHER_TWO", "OTEL_NAME", "OTEL_X_HEADERS"):
         monkeypatch.setenv(name, "some-value")
     plain, narrow = await start(), await start(env=("_FSEC_BANK_*", "OTHER_ONE", "OTEL_*HEADERS"))
-    seen = [adapt(awkward.Everything()).codec.decode(await one.create(task(), Call())).env for one in (plain, narrow)]  # type: ignore[attr-defined]
+    seen = [adapt(awkward.Everything()).codec.decode(await one.create(task(), Call())).env for one in (plain, narrow)]  # type: ignore[attr-defined]  # what the agent's own class makes
     assert [one["visible"] for one in seen] == [
         "OTEL_NAME,_FSEC_BANK_TOKEN,_FSEC_TOKEN",
         "OTEL_NAME,OTEL_X_HEADERS,OTHER_ONE,_FSEC_BANK_TOKEN",

@@ -20,7 +20,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.now = 1_000.0
         self.turns = 0
-        select = self._selector.select  # type: ignore[attr-defined]
+        select = self._selector.select  # type: ignore[attr-defined]  # the loop's own, which no stub knows
 
         def jump(timeout: float | None = None) -> Any:
             if timeout is None:
@@ -31,7 +31,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.now += timeout
             return select(0)
 
-        self._selector.select = jump  # type: ignore[attr-defined]
+        self._selector.select = jump  # type: ignore[attr-defined]  # the loop's own, which no stub knows
 
     def time(self) -> float:
         return self.now

@@ -401,7 +401,7 @@ def test_twenty_failures_count_only_in_a_row(virtual: Virtual, kind: str) -> Non
             nonlocal count
             count += 1
             if kind == "garbage":
-                return Resource("odd")  # type: ignore[arg-type]
+                return Resource("odd")  # type: ignore[arg-type]  # what an author may return
             return RUNNING if count % 19 == 0 else Retry("503")
 
         bench = Bench(Backend(answer, fault_tolerance=60.0))
@@ -579,7 +579,7 @@ def test_a_batch_of_the_wrong_length_or_with_garbage_freezes_nobody(virtual: Vir
                 case 0:
                     return [RUNNING]
                 case 1:
-                    return ["odd"] * len(metas)  # type: ignore[list-item]
+                    return ["odd"] * len(metas)  # type: ignore[list-item]  # what an author may return
             return [Resource(Phase.SUCCEEDED)] * len(metas)
 
     async def main() -> None:
