@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 
 from airside import AsyncAgent, NotFound, Phase, Resource, Retry
-from airside.observe.events import What
+from airside.observe.events import Event, What
 from airside.observe.prometheus import METRICS, Metrics
 from airside.observe.readings import Gauge
 from airside.sdk.agent import AgentSettings
@@ -171,6 +171,18 @@ async def test_names_that_callers_make_up_are_in_no_series(start: Start) -> None
     with pytest.raises(grpc.aio.AioRpcError):
         await client.create("made_up")
     assert "made_up" not in str(await asyncio.to_thread(page_of, server, metrics))
+
+
+def test_more_task_types_than_a_page_should_have_share_their_series() -> None:
+    metrics = Metrics()
+    for number in range(300):
+        metrics(Event(What.CALL, task_type=f"type_{number}", operation="get", seconds=0.01))
+    page = metrics.render().decode()
+    count = re.findall(
+        r'^flyte_connector_requests_success_total\{operation="get",task_type="(\w+)"\} (\S+)$', page, re.MULTILINE
+    )
+    assert len(count) == 257
+    assert dict(count)["other"] == "44.0"
 
 
 def test_the_page_lists_every_metric_with_its_type_and_labels() -> None:

@@ -16,6 +16,7 @@ from airside.model import Call, LogLink, Phase, Task, TaskType
 from airside.observe.events import Event, Hooks, What
 from airside.sdk.agent import Agent, AgentSettings
 from airside.server.handle import Kind, unseal
+from airside.server.pending import unpack_request
 from airside.server.service import Service
 from airside.server.settings import ServerSettings
 
@@ -309,6 +310,21 @@ def test_a_pending_create_that_comes_to_nothing_may_be_retried(virtual: Virtual)
         assert 100.0 < told[Phase.QUEUED] < 130.0  # `create_timeout` is 120 s
         assert job.resource.code == "CreateTimeout"
         assert job.resource.message.startswith("The job could not be created within 120 s: ")
+        await service.watch.close()
+
+    virtual(main)
+
+
+def test_a_pending_handle_holds_no_secret_of_its_connection(virtual: Virtual) -> None:
+    async def main() -> None:
+        service = Service([Alone()], ServerSettings())
+        one = request()
+        one.connection.secrets["password"] = "tell-nobody"
+        one.connection.configs["region"] = "eu"
+        handle = unseal(await pending(service, one))
+        kept = unpack_request(handle.request).request
+        assert kept.output_prefix == one.output_prefix
+        assert not kept.HasField("connection")
         await service.watch.close()
 
     virtual(main)
