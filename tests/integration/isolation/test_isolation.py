@@ -276,8 +276,9 @@ async def test_a_sync_agent(start: Start) -> None:
 
 
 async def test_a_dead_process_fails_its_calls_as_retry_and_is_replaced(
-    start: Start, events: list[Event], caplog: pytest.LogCaptureFixture
+    start: Start, events: list[Event], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(isolation, "WAIT", 60.0)  # the next process may take a while on a busy machine
     agent = await start()
     first = agent.pid
     calls = [agent.create(task("die later"), Call()), agent.get(b'{"id": "j1", "order": "get:slow"}', Call())]
