@@ -12,6 +12,8 @@ from airside import AsyncAgent, LogLink, OutputsAt, Resource, SyncAgent, Task
 from airside.model import Phase
 from airside.testing import harness
 from airside.testing.client import Wire
+from airside.wire import limits
+from airside.wire.literals import to_literal
 
 GOOD = LogLink("https://example.org/1", "Job")
 BAD: Any = ("https://example.org/2", {"uri": "https://example.org/3"}, LogLink(7, "number"), GOOD)  # type: ignore[arg-type]  # what an author may return
@@ -92,6 +94,45 @@ async def test_a_failed_job_keeps_its_own_reason_wherever_its_error_should_lie(w
         resource = await h.get(await h.create())
     assert resource.phase is Phase.RETRYABLE_FAILED
     assert resource.message.startswith("out of memory (Retryable, id ")
+
+
+class Measures(Answers):
+    """Knows how long its input is."""
+
+    length = 0
+
+    async def create(self, task: Task) -> dict[str, str]:
+        self.length = len(task.inputs["x"])
+        return {}
+
+
+async def create_offloaded(agent: Answers, wire: Wire, folder: Path, text: str) -> tuple[Phase, str]:
+    """The phase and the message of a task whose text Flyte has offloaded."""
+    file = folder / "x.pb"
+    file.write_bytes(to_literal(text).SerializeToString())
+    offloaded = Literal(offloaded_metadata=LiteralOffloadedMetadata(uri=str(file), size_bytes=len(text)))
+    inputs = LiteralMap(literals={"x": offloaded}).SerializeToString()
+    async with harness(agent, wire=wire) as h:
+        request = h.client.create_request("answers", inputs=inputs, prefix=str(folder / "0"))
+        handle = (await h.client.call("CreateTask", request, timeout=60.0)).resource_meta
+        resource = await h.client.get(handle, "answers")
+    return Phase(resource.phase), resource.message
+
+
+async def test_an_offloaded_input_may_be_larger_than_a_request(tmp_path: Path, wire: Wire) -> None:
+    agent = Measures(Resource(Phase.SUCCEEDED))
+    size = limits.REQUEST + limits.MIB
+    assert await create_offloaded(agent, wire, tmp_path, "x" * size) == (Phase.SUCCEEDED, "")
+    assert agent.length == size
+
+
+async def test_an_offloaded_input_has_its_limit_too(
+    tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OFFLOADED", 1000)
+    phase, message = await create_offloaded(Answers(Resource(Phase.SUCCEEDED)), wire, tmp_path, "x" * 1001)
+    assert phase is Phase.FAILED
+    assert "x.pb is too large to be read: " in message
 
 
 @pytest.mark.parametrize("place", ["missing.pb", "ftp://host/x.pb"])

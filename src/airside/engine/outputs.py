@@ -80,7 +80,7 @@ def read_outputs(declared: Mapping[str, Any], output_prefix: str, kept: bytes | 
     if not declared:
         return {}
     data = storage.read(storage.join(output_prefix, OUTPUTS_FILE)) if kept is None else kept
-    values = LiteralValues(data, declared, where="outputs", fetch=storage.read)
+    values = LiteralValues(data, declared, where="outputs", fetch=storage.fetch)
     return {name: values[name] for name in declared}
 
 
@@ -93,7 +93,7 @@ def _put_in_place(resource: Resource, declared: Mapping[str, Any], output_prefix
     """Write the outputs, unless they are in their file already; what was written if it has no fsync."""
     file = storage.join(output_prefix, OUTPUTS_FILE)
     if resource.outputs is None:  # too large to travel in an answer, so they are in the file
-        values = LiteralValues(storage.read(file), declared, where="outputs", fetch=storage.read)
+        values = LiteralValues(storage.read(file), declared, where="outputs", fetch=storage.fetch)
         for name in declared:
             values[name]  # raises what is wrong with it
         return None

@@ -74,7 +74,7 @@ class Submission:
         if message.WhichOneof("target") == "container" and message.container.args:
             message = type(message)()
             message.CopyFrom(self._message)
-            values = LiteralValues(self.inputs, self._declared, where="inputs", fetch=storage.read)
+            values = LiteralValues(self.inputs, self._declared, where="inputs", fetch=storage.fetch)
             message.container.args[:] = render(self._message.container.args, values, _paths(folder, attempt))
         whose = self._message.id
         execution = Execution(

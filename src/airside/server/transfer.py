@@ -56,7 +56,7 @@ class Transfer:
             whole: Task = await self._offload.run(owner, self._read_whole, request, order.key, own)
             return whole
         order.declared = read_interface(request.template)
-        fetch = self._storage.read
+        fetch = self._storage.fetch
         task = read_request(request, key=order.key, connection=own, fetch=fetch, declared=order.declared)
         if isinstance(task.inputs, LiteralValues) and task.inputs.has_offloaded:
             await self._offload.run(owner, task.inputs.prefetch)
@@ -94,7 +94,7 @@ class Transfer:
         return result
 
     def _read_whole(self, request: Request, key: str, connection: Connection | None) -> Task:
-        task = read_request(request, key=key, connection=connection, fetch=self._storage.read)
+        task = read_request(request, key=key, connection=connection, fetch=self._storage.fetch)
         if isinstance(task.inputs, LiteralValues):
             task.inputs.prefetch()
         return task

@@ -12,7 +12,10 @@ OUTPUTS = 3 * MIB + 512 * KIB
 """Outputs inside an answer. Flyte's engines read at most 4 MiB; larger outputs go to `outputs.pb`."""
 
 FILE = 16 * MIB
-"""A file read into memory: `outputs.pb`, `error.pb`, an offloaded literal."""
+"""A file read into memory: `outputs.pb`, `error.pb`."""
+
+OFFLOADED = 64 * MIB
+"""The file of an offloaded literal. Flyte offloads what has 10 MiB and more."""
 
 MESSAGE = 16 * KIB
 """The message of a resource. Flyte keeps it in etcd."""

@@ -71,6 +71,11 @@ def read(uri: str, *, limit: int = limits.FILE) -> bytes:
     return data
 
 
+def fetch(uri: str) -> bytes:
+    """The content of an offloaded literal's file, which may be larger than others; see `read`."""
+    return read(uri, limit=limits.OFFLOADED)
+
+
 def write(uri: str, data: bytes, *, durable: bool = True) -> None:
     """Write a file as a whole: a reader sees the old content or all of the new, also after a crash.
 
@@ -156,6 +161,11 @@ class Storage:
         """The content of a file; see `storage.read`."""
         self._check(uri)
         return read(uri, limit=limit)
+
+    def fetch(self, uri: str) -> bytes:
+        """The content of an offloaded literal's file; see `storage.fetch`."""
+        self._check(uri)
+        return fetch(uri)
 
     def write(self, uri: str, data: bytes) -> None:
         """Write a file; see `storage.write`."""

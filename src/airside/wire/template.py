@@ -69,7 +69,7 @@ def read_request(
     *,
     key: str,
     connection: Connection | None = None,
-    fetch: storage.Fetch = storage.read,
+    fetch: storage.Fetch = storage.fetch,
     declared: Declared | None = None,
 ) -> Task:
     """The task that a create request asks for. `connection` takes the place of the request's own; `fetch` reads the
