@@ -33,6 +33,8 @@ from airside.cli.exits import Exit
 from airside.cli.main import COMMANDS, airside
 from airside.cli.serve import ServeOptions
 from airside.sdk.agent import AgentSettings
+from airside.server.handle import MAX_BYTES
+from airside.wire import limits
 from airside.wire.status import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +124,22 @@ def test_settings_parse(block: Block) -> None:
         assert tomllib.loads(block.text) is not None
         return
     assert list(yaml.safe_load_all(block.text))
+
+
+def test_the_bounds_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "howto" / "secure.md").read_text()
+    kib, mib = limits.KIB, limits.MIB
+    for row in (
+        f"| a request | {limits.REQUEST // mib} MiB,",
+        f"has offloaded | {limits.FILE // mib} MiB, {limits.OFFLOADED // mib} MiB |",
+        f"| outputs in an answer | {limits.OUTPUTS / mib:g} MiB;",
+        f"| a handle | {MAX_BYTES // kib} KiB |",
+        f"a line of a log | {limits.MESSAGE // kib} KiB, {limits.DETAILS // kib} KiB, {limits.LOG_LINE // kib} KiB;",
+        f"| links, `info` | {limits.LINKS_COUNT} of {limits.LINK // kib} KiB, {limits.INFO // kib} KiB |",
+        f"| calls at once | `max_calls`, {ServeOptions().max_calls:,},",
+        f"`max_answer_bytes`, {ServeOptions().max_answer_bytes // mib} MiB,",
+    ):
+        assert row in page, row
 
 
 COPIES = [block for block in all_blocks("yaml", "dockerfile") if block.text.startswith("# deploy/")]
