@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airside import ConversionError, Directory, File, StructuredDataset
-from airside.cli.durations import read_duration
+from airside.cli.durations import read_duration, spell_duration
 from airside.cli.inputs import from_json, from_text, type_name
 from airside.cli.values import show, to_json
 
@@ -167,6 +167,11 @@ def test_what_is_shown_as_json_reads_back(value: Any) -> None:
         assert from_json(shown, float, "inputs.x") == value
     elif not any(part in str(shown) for part in ("Infinity",)):
         assert from_json(shown, Any, "inputs.x") == value
+
+
+@given(st.timedeltas(min_value=timedelta(days=-10_000), max_value=timedelta(days=10_000)))
+def test_a_duration_that_is_shown_reads_back(duration: timedelta) -> None:
+    assert abs(read_duration(spell_duration(duration)) - duration) < timedelta(microseconds=2)
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=10_000)))

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,22 @@ def test_flags_are_typed_by_the_interface(capsys: pytest.CaptureFixture[str], fo
     }
 
 
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        (["--dry-run"], True),
+        (["--dry_run", "true"], True),
+        (["--dry-run", "False"], False),
+        (["--dry-run=no"], False),
+        (["--no-dry-run"], False),
+        (["--dry-run", "--x", "4"], True),
+    ],
+)
+def test_a_bool_may_be_given_either_way(flags: list[str], value: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs: Any = outcome(capsys, "wf.py", "everything", "--x", "3", *flags)["outputs"]
+    assert outputs["seen"]["dry_run"] == str(value)
+
+
 def test_an_inputs_file_gives_inputs_and_flags_override_them(capsys: pytest.CaptureFixture[str]) -> None:
     Path("in.json").write_text('{"x": 1, "name": "from file", "wait": 90}')
     seen = outcome(capsys, "wf.py", "everything", "--inputs-file", "in.json", "--x", "2")["outputs"]
@@ -186,6 +203,10 @@ def test_a_task_that_fails_says_why_and_exits_with_1(capsys: pytest.CaptureFixtu
             "Error: inputs.plan.rows: expected int, got 'z'",
         ),
         (["wf.py", "everything", "--x", "1", "--data", "gone"], "Error: inputs.data: no such file: gone"),
+        (
+            ["wf.py", "everything", "--x", "1", "--dry-run", "maybe"],
+            "Error: inputs.dry_run: expected bool, got 'maybe'",
+        ),
         (["wf.py", "everything", "--y", "1"], "Error: No such option '--y'"),
         (["wf.py", "everything", "--inputs-file", "gone.json"], "Error: Inputs file gone.json cannot be read: No such"),
         (["wf.py", "everything", "--inputs-file", "wf.py"], "Error: Inputs file wf.py is not JSON: "),

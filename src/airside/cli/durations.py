@@ -38,6 +38,21 @@ def read_duration(text: str) -> timedelta:
     raise ValueError(f"expected a duration such as 1h30m, 90s or PT1H30M, got {text!r}")
 
 
+def spell_duration(length: timedelta) -> str:
+    """A duration in full, as `read_duration` reads it.
+
+    >>> [spell_duration(timedelta(seconds=seconds)) for seconds in (5400, 90061, 0.25, -1.5, 0)]
+    ['1h30m', '1d1h1m1s', '0.25s', '-1.5s', '0s']
+    """
+    rest, parts = abs(length), list[str]()
+    for unit in ("d", "h", "m"):
+        number, rest = divmod(rest, timedelta(seconds=_UNITS[unit]))
+        parts.append(f"{number}{unit}" if number else "")
+    if rest or not any(parts):
+        parts.append(f"{rest.total_seconds():.6f}".rstrip("0").rstrip(".") + "s")
+    return ("-" if length < timedelta(0) else "") + "".join(parts)
+
+
 def write_duration(seconds: float) -> str:
     """A duration for a person: `5ms`, `0.3s`, `12s`, `3m05s`, `2h07m`.
 

@@ -42,6 +42,24 @@ def input_options(task: TaskTemplate) -> list[InputOption]:
     return [_option(task, name, annotation, place) for place, (name, annotation) in enumerate(task.inputs.items())]
 
 
+def without_values(options: Sequence[click.Parameter], arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--flag true` and `--flag=false` as click takes them: `--flag`, `--no-flag`."""
+    on_or_off = [option for option in options if isinstance(option, InputOption) and option.is_flag]
+    flags = {spelling: option for option in on_or_off for spelling in option.opts}
+    rest, plain = list(arguments), list[str]()
+    while rest:
+        argument = rest.pop(0)
+        spelling, _, value = argument.partition("=")
+        option = flags.get(spelling)
+        if option and argument == spelling and rest and not rest[0].startswith("-"):
+            value = rest.pop(0)
+        if option and value:
+            is_on = from_text(value, bool, f"inputs.{option.input_name}")
+            argument = option.opts[0] if is_on else option.secondary_opts[0]
+        plain.append(argument)
+    return plain
+
+
 def given_inputs(ctx: click.Context) -> dict[str, Any]:
     """The inputs whose flags are on the command line."""
     return {

@@ -15,7 +15,7 @@ import click
 from airside.cli.durations import read_duration
 from airside.cli.endpoint import EndpointOptions, check_endpoint, endpoint_options
 from airside.cli.exits import Exit
-from airside.cli.flags import given_inputs, input_options, read_inputs_file, require_all, usage_of
+from airside.cli.flags import given_inputs, input_options, read_inputs_file, require_all, usage_of, without_values
 from airside.cli.taskfile import TaskFile, load_file
 from airside.model import TaskTemplate, UsageError
 
@@ -203,6 +203,9 @@ class TaskCommand(click.Command):
         )
         self.file = file
         self.task = task
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, without_values(self.params, args))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         inputs = [option for option in self.params if option.name and option.name.startswith("input_")]

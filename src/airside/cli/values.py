@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
+from airside.cli.durations import spell_duration
+
 
 def to_json(value: Any) -> Any:
     """A value made of what JSON knows. Times are ISO 8601, durations seconds, bytes Base64, classes objects.
@@ -41,15 +43,18 @@ def to_json(value: Any) -> Any:
 def show(values: Mapping[str, Any]) -> str:
     """Outputs for a person: one line per name, or an indented block if the value has several lines.
 
-    >>> print(show({"rows": 3, "name": "x", "nested": {"a": [1, 2]}}))
+    >>> print(show({"rows": 3, "name": "x", "nested": {"a": [1, 2]}, "took": timedelta(minutes=90)}))
     rows: 3
     name: x
     nested: {"a": [1, 2]}
+    took: 1h30m
     """
     return "\n".join(_shown(name, value) for name, value in values.items())
 
 
 def _shown(name: str, value: Any) -> str:
+    if isinstance(value, timedelta):
+        value = spell_duration(value)
     text = value if isinstance(value, str) else _text(value)
     if "\n" not in text:
         return f"{name}: {text}"
