@@ -28,7 +28,7 @@ faults: $(STAMP) $(FLYTEKIT)/.installed  ## break things for real, at full lengt
 	@$(BIN)/python -m pytest -m faults --timeout 1800 --capture no $(if $(ONLY),-k "$(ONLY)") tests/faults
 
 backends: $(STAMP)  ## test every agent against the real service or its emulator
-	@$(BIN)/python -m pytest -m '' --timeout 1800 tests/backends
+	@AIRSIDE_BUILD=k8s_job $(BIN)/python -m pytest -m '' --timeout 1800 tests/backends
 
 backend-%: $(STAMP)  ## the same for one agent: make backend-slurm
 	@AIRSIDE_BUILD=$* $(BIN)/python -m pytest -m '' --timeout 1800 tests/backends/$*

@@ -60,9 +60,11 @@ async def test_the_task_runs_on_our_agent(
     code, out = await run(pyflyte, tmp_path, "10", AIRSIDE_ENDPOINT=service.address)
     assert code == 0, out
     made = {job.job_id for job in bigquery.list_jobs(project="flyte-test-340607")} - before
-    assert len(made) == 1
-    assert next(iter(made)).startswith("airside_")
-    assert "bq://flyte-test-340607" in out or "StructuredDataset" in out
+    [job_id] = made
+    assert job_id.startswith("airside_")
+    rows = list(bigquery.get_job(job_id, project="flyte-test-340607").result())
+    assert (len(rows), {row["version"] for row in rows}) == (10, {10})
+    assert "StructuredDataset(" in out
 
 
 async def test_a_service_that_is_not_there_is_named(
