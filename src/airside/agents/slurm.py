@@ -193,7 +193,7 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
         resource = replace(summarise(rows), links=self.links(job))
         if not resource.phase.is_terminal:
             return resource
-        if not await _is_theirs(cluster, job, rows):
+        if isinstance(cluster, Commands) and not await _is_theirs(cluster, job, rows):  # what it left is for others
             raise NotFound(f"The comment of job {job.job_id} is not that of this task.")
         if resource.phase is Phase.SUCCEEDED:
             return await _succeeded(cluster, job, resource)
@@ -240,9 +240,7 @@ async def _is_theirs(cluster: Commands | Rest, job: SlurmJob, rows: Sequence[Row
     """True if the job was made for the handle's key: handles come from outside, and others' jobs are not theirs."""
     if any(is_of(job.key, row.comment) for row in rows):
         return True
-    if isinstance(cluster, Commands):
-        return await cluster.has_made(job.key, job.job_id)
-    return all(row.phase.is_terminal and not row.comment for row in rows)  # from an accounting that keeps no comments
+    return isinstance(cluster, Commands) and await cluster.has_made(job.key, job.job_id)
 
 
 async def _succeeded(cluster: Commands | Rest, job: SlurmJob, resource: Resource) -> Resource:
