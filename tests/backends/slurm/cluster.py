@@ -56,6 +56,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
 AccountingStoreFlags=job_comment
+AccountingStorageEnforce=limits
 NodeName=localhost NodeAddr=127.0.0.1 CPUs=64 RealMemory=100 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=closed Nodes=ALL Default=NO State=UP AllowGroups=nogroup

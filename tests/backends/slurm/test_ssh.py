@@ -438,6 +438,33 @@ async def test_a_controller_that_is_away_costs_no_job(
         await h.delete(job)
 
 
+async def test_a_limit_of_jobs_that_is_reached_may_pass(
+    options: Options, rest_options: Options, shell_task: ShellTask, cluster: Any, eventually: Any
+) -> None:
+    def limit(number: int) -> None:
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={number}")
+        show = ("scontrol", "show", "assoc_mgr", "flags=assoc", "users=root")
+        eventually(lambda: ("MaxSubmitJobs=1(" in cluster.run(*show)) == (number == 1))
+
+    async with (
+        harness(Slurm(), options=options) as h,
+        opened(options) as by_ssh,
+        opened(rest_options) as by_rest,
+    ):
+        held = await h.create(task=shell_task("true", sbatch={"hold": True}))
+        fresh = h.task(task=shell_task("true", sbatch={"time": 5}))
+        limit(1)
+        try:
+            for agent in (by_ssh, by_rest):
+                with pytest.raises(Retry, match=r"job submit limit|accounting/QOS policy") as caught:
+                    await agent.create(fresh, Call())
+                assert caught.value.after == 60
+        finally:
+            limit(-1)
+        assert await by_ssh.create(fresh, Call())
+        await h.delete(held)
+
+
 async def test_outputs_that_cannot_be_read_now_are_asked_for_again(
     options: Options, shell_task: ShellTask, work: Path
 ) -> None:
