@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from airside.agents.flyte_container import flyte_variables
 from airside.agents.jobs import Job, Launch, passed_environment
 from airside.agents.json_values import to_json
 from airside.agents.placeholders import render, text_of
@@ -97,6 +98,7 @@ class LocalProcessAgent(SupervisedAgent):
         filled = _fill_in(request, task, {"outputprefix": str(directory), "perretryuniquekey": task.key})
         env = {
             **passed_environment(self._options.env_allow),
+            **(flyte_variables(task) if task.container else {}),
             **task.execution.env,
             **(task.container.env if task.container else {}),
             **filled.env,

@@ -192,6 +192,12 @@ async def test_no_input_is_run_as_a_command_in_a_shell(local: Any, tmp_path: Pat
     assert not (tmp_path / "evil").exists()
 
 
+async def test_a_container_of_flytekit_that_fails_is_heard(local: Any) -> None:
+    """Flytekit's entry point writes `error.pb` and ends well, unless it is told to end with an error."""
+    container = Container(image="ignored", command=("sh", "-c"), args=('test "$FLYTE_FAIL_ON_ERROR" != true',))
+    assert (await local.run({}, container=container)).phase is Phase.RETRYABLE_FAILED
+
+
 async def test_a_container_runs_as_a_process_with_its_own_variables(local: Any) -> None:
     container = Container(
         image="ignored", command=("sh", "-c"), args=('echo "$A $B"; pwd',), env={"A": "container", "B": "container"}
