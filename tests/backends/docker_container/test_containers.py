@@ -7,14 +7,16 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from flyteidl2.core import tasks_pb2
 from tests.backends.conftest import AIRSIDE
 
 from airside import Container, File, kwtypes
@@ -27,6 +29,7 @@ from airside.testing import harness
 Wire = Literal["v1", "v2"]
 Options = Mapping[str, Any]
 IMAGE = "localhost/busybox:1"
+PLUGIN = "flytekitplugins-bigquery==1.16.*"
 
 pytestmark = [pytest.mark.backend, pytest.mark.may_block]
 
@@ -120,6 +123,65 @@ async def test_a_container_of_flytekit_is_told_where_it_runs_and_heard(podman: A
         assert (resource.phase, resource.outputs) == (Phase.SUCCEEDED, OutputsAt("s3://runs/0"))
     finally:
         await agent.close()
+
+
+FLYTEKITS = """
+from flytekit import task
+
+
+@task(container_image="flights:1")
+def double(n: int) -> int:
+    return 2 * n
+
+
+@task(container_image="flights:1")
+def refuse(n: int):
+    raise ValueError(f"{n} is refused")
+"""
+
+
+async def test_a_task_of_flytekit_runs_in_its_container(
+    options: Options, environment: Callable[..., Path], plugin_task: Callable[..., Any], tmp_path: Path, wire: Wire
+) -> None:
+    """Its own entry point runs it, in a container that sees flytekit's environment on this machine."""
+    python = environment("flytekit-plugins", PLUGIN)
+    (tmp_path / "wf.py").write_text(FLYTEKITS)
+    seen = (sys.base_prefix, str(python), "/usr/lib", "/lib", "/lib64", str(tmp_path))
+    given = {**options, "volumes": {f"{one}:rw" if one == str(tmp_path) else one: one for one in seen}}
+    told = {}
+    async with harness(Quick(), wire=wire, options=given) as h:
+        for name in ("double", "refuse"):
+            made, prefix = plugin_task("flytekit", FLYTEKITS, name, PLUGIN, n=21), f"{tmp_path}/{name}/0"
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "inputs.pb").write_bytes(made.inputs)
+            template = tasks_pb2.TaskTemplate.FromString(made.template)
+            template.type = "docker_container"
+            container = template.container
+            container.image = IMAGE
+            for key, value in {"PATH": f"{python}/bin:/bin", "PYTHONPATH": str(tmp_path), "HOME": "/tmp"}.items():
+                container.env.add(key=key, value=value)
+            places = {
+                "input": f"{tmp_path}/{name}/inputs.pb",
+                "outputPrefix": prefix,
+                "rawOutputDataPrefix": f"{prefix}/raw",
+                "checkpointOutputPrefix": f"{prefix}/c",
+                "prevCheckpointPrefix": '""',
+            }
+            container.args[:] = [places.get(word.strip("{.}"), word) for word in container.args]  # Flyte's engine does
+            request = h.client.create_request(
+                "docker_container", template=template.SerializeToString(), inputs=made.inputs, prefix=prefix
+            )
+            handle = (await h.client.call("CreateTask", request)).resource_meta
+            async with asyncio.timeout(120):
+                while not Phase((resource := await h.client.get(handle, "docker_container")).phase).is_terminal:
+                    await asyncio.sleep(0.2)
+            told[name] = resource
+    assert Phase(told["double"].phase) is Phase.SUCCEEDED, told["double"].message
+    literals = told["double"].outputs.literals
+    found = literals["o0"] if wire == "v1" else literals[0].value
+    assert found.scalar.primitive.integer == 42
+    assert Phase(told["refuse"].phase) in (Phase.FAILED, Phase.RETRYABLE_FAILED), told["refuse"]
+    assert "21 is refused" in told["refuse"].message
 
 
 def test_any_task_with_a_container_runs_here(podman: Any, tmp_path: Path) -> None:
