@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_how_an_agent_keeps_to_one_job_is_proven_by_a_test(
         link = re.fullmatch(r'\[proof\]\((.*) "(\w+)"\)', proof)
         assert link is not None, name
         assert f"def {link[2]}(" in (PAGE.parent / link[1]).read_text(), f"{name}: its proof is not there"
+
+
+def test_each_page_has_every_option_and_what_else_a_page_has(
+    rows: Mapping[str, Mapping[str, str]], entries: Mapping[str, Registration]
+) -> None:
+    for name, row in rows.items():
+        link = re.fullmatch(r"\[[^\]]+\]\((\S+)\)", row["agent"])
+        if link is None:  # told elsewhere
+            continue
+        page, options = (PAGE.parent / link[1]).read_text(), getattr(entries[name].agent, "Options", None)
+        assert options is not None, name
+        told = [field.name for field in fields(options)]
+        assert [option for option in told if f"`{option}`" not in page] == [], name
+        parts = ("```python", "east permissions\n", "\n## Limits\n", "ested\n")
+        assert [part for part in parts if part not in page] == [], name
 
 
 def test_what_an_agent_was_tested_against_is_what_its_tests_install(rows: Mapping[str, Mapping[str, str]]) -> None:
