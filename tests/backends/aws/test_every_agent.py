@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from botocore.session import Session
+from botocore.session import Session, get_session
 from tests.backends.aws.conftest import KEYS, AwsDoor, opened, refusal
+from tests.backends.aws.contract import asked_of, departures
 
 from airside.agents.athena import AthenaAgent, Query
 from airside.agents.aws_agent import AWSAgent
@@ -38,7 +39,7 @@ class Case:
 
     job: the job of this number in a region. describe, stop: what is asked for one job, or to end it.
     told: what the service tells of the job in this state. good, bad: the states of success and of a failure.
-    cost: a fact of what a job has used, and where the service tells it.
+    fact: one of a job, its cost if the service tells that. asks: the operations of polls, cancels and probes.
     """
 
     agent: type[AWSAgent[Any]]
@@ -50,6 +51,7 @@ class Case:
     bad: str
     fact: str
     config: Mapping[str, Any]
+    asks: set[str]
     container: Container | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,6 +88,7 @@ CASES = {
         good="SUCCEEDED",
         bad="FAILED",
         fact="bytes_scanned",
+        asks={"BatchGetQueryExecution", "GetQueryExecution", "ListWorkGroups", "StopQueryExecution"},
         config={},
     ),
     "aws-batch": Case(
@@ -99,6 +102,7 @@ CASES = {
         good="SUCCEEDED",
         bad="FAILED",
         fact="created_at",
+        asks={"DescribeJobQueues", "DescribeJobs", "TerminateJob"},
         config={},
         container=IMAGE,
         settings={"queue": "flights"},
@@ -123,6 +127,7 @@ CASES = {
         good="GOOD",
         bad="BAD",
         fact="cpu",
+        asks={"DescribeClusters", "DescribeTasks", "StopTask"},
         config={},
         container=IMAGE,
         settings={"subnets": ("subnet-0a",), "execution_role": ROLE},
@@ -138,6 +143,7 @@ CASES = {
         good="SUCCESS",
         bad="FAILED",
         fact="vcpu_hours",
+        asks={"CancelJobRun", "GetJobRun", "ListApplications", "ListJobRuns"},
         config={
             "application_id": "00fab",
             "execution_role_arn": ROLE,
@@ -153,6 +159,7 @@ CASES = {
         good="SUCCEEDED",
         bad="FAILED",
         fact="dpu_seconds",
+        asks={"BatchStopJobRun", "GetJobRun", "GetJobRuns", "ListJobs"},
         config={"job": "flights"},
     ),
     "sagemaker": Case(
@@ -169,6 +176,7 @@ CASES = {
         good="InService",
         bad="Failed",
         fact="status",
+        asks={"DeleteEndpoint", "DescribeEndpoint", "ListEndpoints"},
         config={"config": {"EndpointName": "a", "EndpointConfigName": "flights"}},
     ),
     "sagemaker-jobs": Case(
@@ -185,6 +193,7 @@ CASES = {
         good="Completed",
         bad="Failed",
         fact="billable_seconds",
+        asks={"DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob"},
         config={
             "config": {
                 "RoleArn": ROLE,
@@ -209,6 +218,7 @@ CASES = {
         good="SUCCEEDED",
         bad="FAILED",
         fact="started",
+        asks={"DescribeExecution", "ListExecutions", "ListStateMachines", "StopExecution"},
         config={"stateMachine": MACHINE},
     ),
 }
@@ -397,6 +407,49 @@ def test_a_boto_call_goes_to_listed_hosts_only(away: AwsDoor) -> None:
                 agent.do(task)
         assert away.signers == signers
         agent.close()
+
+
+def test_every_request_is_one_that_the_api_describes(case: Case, agent: Any, away: AwsDoor) -> None:
+    """What the service answers does not matter; creates are held against the API by the tests of each agent."""
+    asked = asked_of(agent._aws.client(None, case.agent.service, HERE))
+    jobs = [case.job(number, HERE) for number in range(1, 6)]
+    away.rule = lambda _operation, _region: refusal("AccessDeniedException")
+    agent.get_many(jobs, Call())
+    for ask in (agent.get, agent.delete):
+        with pytest.raises(Retry):
+            ask(jobs[0], Call())
+    if case.agent is SageMakerAgent:  # it looks before it deletes
+        away.answer(case.describe, 200, case.told(jobs[0], "Creating"))
+        with pytest.raises(Retry):
+            agent.delete(jobs[0], Call())
+    with pytest.raises(Fail) as raised:
+        agent.probe()
+    assert raised.value.code == "Forbidden"
+    model = get_session().get_service_model(case.agent.service)
+    assert {name for name, _ in asked} == case.asks
+    assert [problem for name, body in asked for problem in departures(model, name, body)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "error", "code"),
+    [
+        ("ThrottlingException", 400, Retry, "Retryable"),
+        ("ServiceUnavailableException", 503, Retry, "Retryable"),
+        ("ExpiredTokenException", 403, Retry, "Retryable"),
+        ("AccessDeniedException", 403, Fail, "Forbidden"),
+        ("ValidationException", 400, Fail, "InvalidRequest"),
+        ("ResourceNotFoundException", 404, Fail, "ResourceNotFound"),
+        ("ServiceQuotaExceededException", 402, Fail, "QuotaExceeded"),
+    ],
+)
+def test_errors_of_a_create_are_told_apart(
+    case: Case, agent: Any, away: AwsDoor, kind: str, status: int, error: type, code: str
+) -> None:
+    away.rule = lambda _operation, _region: refusal(kind, "so AWS said", status, Retry_After="7")
+    with pytest.raises(error) as raised:
+        agent.create(case.task())
+    assert (raised.value.code, getattr(raised.value, "after", 7.0)) == (code, 7.0)
+    assert "so AWS said" in raised.value.message or "named" in raised.value.message
 
 
 def test_a_region_that_is_a_host_is_refused(case: Case, agent: Any, away: AwsDoor) -> None:
