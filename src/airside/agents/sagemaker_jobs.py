@@ -24,6 +24,7 @@ from airside.model import (
     Fail,
     LogLine,
     LogLink,
+    NotFound,
     OutputsAt,
     Phase,
     Resource,
@@ -146,7 +147,10 @@ class SageMakerJobsAgent(AWSAgent[Job]):
         best = (told.get("BestTrainingJob") or {}).get("TrainingJobName")
         if not best:
             return told
-        trial = self._ask(call, job.region, lambda client: client.describe_training_job(TrainingJobName=best))
+        try:
+            trial = self._ask(call, job.region, lambda client: client.describe_training_job(TrainingJobName=best))
+        except NotFound:  # of the trial, which somebody has deleted: the tuning itself is there
+            return told
         return {**told, "BestModel": (trial.get("ModelArtifacts") or {}).get("S3ModelArtifacts")}
 
     def _last_words(self, job: Job, told: Mapping[str, Any], call: Call) -> str:

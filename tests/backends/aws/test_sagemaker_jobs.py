@@ -326,6 +326,31 @@ def test_the_best_trial_comes_with_its_model(agent: SageMakerJobsAgent, door: An
     assert door.calls("DescribeTrainingJob") == [{"TrainingJobName": "trial-7"}]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "is_lost"),
+    [
+        ("ValidationException", "Requested resource not found.", True),
+        ("AccessDeniedException", "not allowed", False),
+        ("ThrottlingException", "slower", False),
+    ],
+)
+def test_a_best_trial_that_cannot_be_looked_at_costs_no_result(
+    agent: SageMakerJobsAgent, door: Any, kind: str, said: str, is_lost: bool
+) -> None:
+    told = {"HyperParameterTuningJobName": "t", "HyperParameterTuningJobStatus": "Completed"}
+    door.answer("DescribeHyperParameterTuningJob", 200, {**told, "BestTrainingJob": {"TrainingJobName": "trial-7"}})
+    door.answer("DescribeTrainingJob", 400, {"__type": kind, "message": said})
+    job = job_of("sagemaker-hyperparameter-tuning-job", "t")
+    if not is_lost:
+        with pytest.raises(Retry, match=said):
+            agent.get(job, Call())
+        return
+    resource = agent.get(job, Call())
+    assert resource.phase is Phase.SUCCEEDED
+    result: Any = dict(resource.outputs or {})["result"]  # type: ignore[call-overload]
+    assert result["ModelArtifacts"] == {"S3ModelArtifacts": None}
+
+
 def test_many_jobs_are_one_list(agent: SageMakerJobsAgent, door: Any) -> None:
     jobs = [agent.create(task_of(train())) for _ in range(4)]
     running = [
