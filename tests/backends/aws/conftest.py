@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -67,6 +68,17 @@ def clean_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def connect(service: str, endpoint: str) -> Any:
     """A client that looks at an emulator from outside."""
     return boto3.client(service, endpoint_url=endpoint, region_name=REGION, **KEYS)
+
+
+def write_log(moto: int, group: str, stream: str, *lines: str) -> None:
+    """Write lines to a stream of CloudWatch Logs, which is made for them with its group."""
+    logs = connect("logs", f"http://127.0.0.1:{moto}")
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(time.time() * 1000) - len(lines)
+    events = [{"timestamp": now + at, "message": line} for at, line in enumerate(lines)]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
 
 def outputs_pb(**values: int) -> bytes:

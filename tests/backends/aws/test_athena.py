@@ -218,28 +218,6 @@ def test_the_same_attempt_with_another_query_is_refused(agent: AthenaAgent) -> N
         agent.create(task_of("SELECT 2", key=first.key))
 
 
-@pytest.mark.parametrize(
-    ("status", "kind", "error", "code"),
-    [
-        (400, "ThrottlingException", Retry, ""),
-        (400, "TooManyRequestsException", Retry, ""),
-        (500, "InternalServerException", Retry, ""),
-        (400, "ExpiredTokenException", Retry, ""),
-        (400, "AccessDeniedException", Fail, "Forbidden"),
-        (400, "InvalidRequestException", Fail, "InvalidRequest"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: AthenaAgent, athena_door: Any, status: int, kind: str, error: type, code: str
-) -> None:
-    athena_door.answer("StartQueryExecution", status, {"__type": kind, "Message": "said so"}, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        start(agent)
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert not code or raised.value.code == code
-    assert len(athena_door.calls("StartQueryExecution")) == 1
-
-
 @pytest.mark.parametrize("kind", ["AccessDeniedException", "InvalidRequestException", "ThrottlingException"])
 def test_a_query_that_is_there_is_asked_for_again_whatever_the_answer(
     agent: AthenaAgent, athena_door: Any, kind: str

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.backends.aws.examples import run_example
 
 from airside.agents.athena import AthenaAgent
 from airside.model import Phase
@@ -31,7 +28,6 @@ late = AthenaTask(
     output_schema_type=FlyteSchema,
 )
 """
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = pytest.mark.may_block
 
@@ -64,11 +60,5 @@ async def test_a_task_of_the_plugin_runs_unchanged(
 
 
 def test_the_example_of_the_documentation_runs(athena: Any, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "athena.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "how_many", "--least", "2"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["outputs"] == {"n": 2, "longest": 9.5}
+    done = run_example("athena", tmp_path, "wf.py", "how_many", "--least", "2")
+    assert done["outputs"] == {"n": 2, "longest": 9.5}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import connect
+from tests.backends.aws.conftest import connect, write_log
 from tests.backends.aws.contract import departures, enum_of
 
 from airside import kwtypes
@@ -324,14 +324,9 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
     monkeypatch.setattr(cloudwatch_logs, "SETTLES", 0.0)
     monkeypatch.setattr(cloudwatch_logs, "_PAUSE", 0.01)
     job = agent.create(task_of())
-    logs, stream = connect("logs", f"http://127.0.0.1:{moto}"), str((agent.get(job, Call()).info or {})["log_stream"])
-    place = {"logGroupName": "/aws/batch/job", "logStreamName": stream}
+    stream = str((agent.get(job, Call()).info or {})["log_stream"])
     assert list(agent.logs(job, after="", limit=9, call=Call())) == []
-    logs.create_log_group(logGroupName="/aws/batch/job")
-    logs.create_log_stream(**place)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + at, "message": text} for at, text in enumerate(("reading", "ValueError: no wings"))]
-    logs.put_log_events(**place, logEvents=events)
+    write_log(moto, "/aws/batch/job", stream, "reading", "ValueError: no wings")
     lines = list(agent.logs(job, after="", limit=9, call=Call()))
     assert [line.message for line in lines] == ["reading", "ValueError: no wings"]
     assert [one.message for one in agent.logs(job, after=lines[0].cursor, limit=9, call=Call())] == [lines[1].message]
@@ -339,27 +334,6 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
         "/v1/describejobs", 200, told(job, "FAILED", container={"exitCode": 1, "logStreamName": stream}, stoppedAt=1)
     )
     assert agent.get(job, Call()).message == "exited with 1: ValueError: no wings"
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "error", "code"),
-    [
-        (429, "TooManyRequestsException", Retry, "Retryable"),
-        (500, "ServerException", Retry, "Retryable"),
-        (403, "ExpiredTokenException", Retry, "Retryable"),
-        (403, "AccessDeniedException", Fail, "Forbidden"),
-        (400, "ClientException", Fail, "InvalidRequest"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: AWSBatchAgent, door: Any, status: int, kind: str, error: type, code: str
-) -> None:
-    door.answer("/v1/submitjob", status, {"message": "said so"}, x_amzn_errortype=kind, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of())
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert raised.value.code == code
-    assert len(door.calls("/v1/submitjob")) == 1
 
 
 @pytest.mark.parametrize("kind", ["ClientException", "AccessDeniedException"])

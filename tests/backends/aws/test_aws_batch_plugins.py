@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.backends.aws.conftest import outputs_pb
+from tests.backends.aws.examples import run_example
 
 from airside.agents.aws_batch import AWSBatchAgent
 from airside.model import Phase
@@ -32,7 +28,6 @@ config = AWSBatchConfig(
 def late(least: int) -> int:
     return least + 1
 """
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = pytest.mark.may_block
 
@@ -72,13 +67,7 @@ async def test_a_task_of_the_plugin_runs_unchanged(
 
 
 def test_the_example_of_the_documentation_runs(batch_queue: Any, door: Any, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "aws_batch.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "convert", "--video", "s3://flights/landing.mov"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["phase"] == "SUCCEEDED"
+    done = run_example("aws_batch", tmp_path, "wf.py", "convert", "--video", "s3://flights/landing.mov")
+    assert done["phase"] == "SUCCEEDED"
     (submitted,) = door.calls("/v1/submitjob")
     assert "s3://flights/landing.mov" in submitted["containerOverrides"]["command"]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +10,9 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import connect, outputs_pb
+from tests.backends.aws.conftest import connect, outputs_pb, write_log
 from tests.backends.aws.contract import departures, enum_of
+from tests.backends.aws.examples import code_on, run_example
 from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside import kwtypes
@@ -40,7 +37,6 @@ from airside.testing.client import Wire
 
 MODEL = get_session().get_service_model("ecs")
 ROLE = "arn:aws:iam::123456789012:role/flights"
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = pytest.mark.may_block
 
@@ -344,43 +340,17 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
 ) -> None:
     monkeypatch.setattr(cloudwatch_logs, "SETTLES", 0.0)
     monkeypatch.setattr(cloudwatch_logs, "_PAUSE", 0.01)
-    logs, group = connect("logs", f"http://127.0.0.1:{moto}"), f"ecs-{time.time_ns()}"
+    group = f"ecs-{time.time_ns()}"
     job = ECSJob(
         arn=JOB.arn, cluster="flights", region="eu-west-1", container="main", log_group=group, log_prefix=prefix
     )
-    place = {"logGroupName": group, "logStreamName": "airside/main/0a" if prefix else "0b-runtime"}
-    logs.create_log_group(logGroupName=group)
-    logs.create_log_stream(**place)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + at, "message": text} for at, text in enumerate(("reading", "ValueError: no wings"))]
-    logs.put_log_events(**place, logEvents=events)
+    write_log(moto, group, "airside/main/0a" if prefix else "0b-runtime", "reading", "ValueError: no wings")
     failed = told(job, "STOPPED", **EXITED, main={"exitCode": 1, "runtimeId": "0b-runtime"}, stoppedAt=1.0)
     door.answer("DescribeTasks", 200, failed)
     lines = list(agent.logs(job, after="", limit=9, call=Call()))
     assert [line.message for line in lines] == ["reading", "ValueError: no wings"]
     door.answer("DescribeTasks", 200, failed)
     assert agent.get(job, Call()).message == "exited with 1: ValueError: no wings"
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "error", "code"),
-    [
-        (400, "ThrottlingException", Retry, "Retryable"),
-        (500, "ServerException", Retry, "Retryable"),
-        (400, "ExpiredTokenException", Retry, "Retryable"),
-        (400, "AccessDeniedException", Fail, "Forbidden"),
-        (400, "InvalidParameterException", Fail, "InvalidRequest"),
-        (400, "ClusterNotFoundException", Fail, "ResourceNotFound"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: ECSTaskAgent, door: Any, status: int, kind: str, error: type, code: str
-) -> None:
-    door.answer("RunTask", status, {"__type": kind, "message": "said so"}, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of())
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert raised.value.code == code
 
 
 def test_a_task_that_cannot_be_placed_for_good_fails(agent: ECSTaskAgent, door: Any) -> None:
@@ -476,18 +446,10 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_tas
 
 
 def test_the_example_of_the_documentation_runs(ecs: Any, settings: dict[str, Any], door: Any, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "ecs_task.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    [table] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    table = table.replace("subnet-0a1b2c3d", settings["subnets"][0]).replace(
-        "sg-0a1b2c3d", settings["security_groups"][0]
-    )
-    (tmp_path / "wf.py").write_text(example)
-    (tmp_path / "airside.toml").write_text(table)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "convert", "--video", "s3://flights/landing.mov"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["phase"] == "SUCCEEDED"
+    table = code_on("ecs_task", "toml")
+    for named, ours in {"subnet-0a1b2c3d": "subnets", "sg-0a1b2c3d": "security_groups"}.items():
+        table = table.replace(named, settings[ours][0])
+    words = ("wf.py", "convert", "--video", "s3://flights/landing.mov")
+    assert run_example("ecs_task", tmp_path, *words, settings=table)["phase"] == "SUCCEEDED"
     [asked] = door.calls("RunTask")
     assert "s3://flights/landing.mov" in asked["overrides"]["containerOverrides"][0]["command"]

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import AwsDoor, connect, opened
+from tests.backends.aws.conftest import AwsDoor, connect, opened, write_log
 from tests.backends.aws.contract import asked_of, departures, enum_of
+from tests.backends.aws.examples import run_example
 from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
 from airside import kwtypes
@@ -52,7 +53,6 @@ from airside.testing.client import RawClient, Wire
 
 MODEL = get_session().get_service_model("emr-serverless")
 ROLE = "arn:aws:iam::123456789012:role/flights"
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 PLUGIN = "flytekitplugins-awsemrserverless==1.16.*"
 WITH_FLYTEKIT = """
 from flytekit import task
@@ -468,14 +468,9 @@ def test_the_drivers_log_in_cloudwatch_is_streamed(emr_door: EmrDoor, agent: EMR
     told = told_of(job, "SUCCESS", configurationOverrides=overrides, endedAt=time.time() - 60)
     for _ in range(4):
         emr_door.answer("GetJobRun", 200, told)
-    logs = connect("logs", f"http://127.0.0.1:{moto}")
-    logs.create_log_group(logGroupName="flights")
     assert list(agent.logs(job, after="", limit=10, call=Call())) == []
     for name in ("SPARK_DRIVER/stderr", "SPARK_DRIVER/stdout", "SPARK_EXECUTOR/1/stdout"):
-        stream = f"ours/applications/00fab/jobs/{job.id}/{name}"
-        logs.create_log_stream(logGroupName="flights", logStreamName=stream)
-        event = {"timestamp": int(time.time() * 1000), "message": name}
-        logs.put_log_events(logGroupName="flights", logStreamName=stream, logEvents=[event])
+        write_log(moto, "flights", f"ours/applications/00fab/jobs/{job.id}/{name}", name)
     lines = [line.message for line in agent.logs(job, after="", limit=10, call=Call())]
     assert lines == ["SPARK_DRIVER/stdout"]
     emr_door.answer("GetJobRun", 200, told)
@@ -488,28 +483,6 @@ def test_a_run_without_a_log_says_so(emr_door: EmrDoor, agent: EMRServerlessAgen
     with pytest.raises(Fail, match="set monitoringConfiguration") as raised:
         next(agent.logs(job, after="", limit=1, call=Call()))
     assert raised.value.code == "NoLogs"
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "error", "code"),
-    [
-        (429, "TooManyRequestsException", Retry, ""),
-        (400, "ThrottlingException", Retry, ""),
-        (500, "InternalServerException", Retry, ""),
-        (402, "ServiceQuotaExceededException", Fail, "QuotaExceeded"),
-        (403, "AccessDeniedException", Fail, "Forbidden"),
-        (400, "ValidationException", Fail, "InvalidRequest"),
-        (404, "ResourceNotFoundException", Fail, "ResourceNotFound"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    emr_door: EmrDoor, agent: EMRServerlessAgent, application: str, status: int, kind: str, error: type, code: str
-) -> None:
-    emr_door.answer("StartJobRun", status, {"message": "said so"}, x_amzn_ErrorType=kind, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of(application))
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert not code or raised.value.code == code
 
 
 @pytest.mark.parametrize("kind", ["AccessDeniedException", "ThrottlingException"])
@@ -745,12 +718,6 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run
 
 
 def test_the_example_of_the_documentation_runs(emr_door: EmrDoor, application: str, moto: int, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "emr_serverless.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "load", "--day", "2024-01-02"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_example("emr_serverless", tmp_path, "wf.py", "load", "--day", "2024-01-02")
     (asked,) = emr_door.calls("StartJobRun")
     assert asked["jobDriver"]["sparkSubmit"]["entryPointArguments"] == ["--day", "2024-01-02"]

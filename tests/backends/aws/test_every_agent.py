@@ -430,26 +430,70 @@ def test_every_request_is_one_that_the_api_describes(case: Case, agent: Any, awa
     assert [problem for name, body in asked for problem in departures(model, name, body)] == []
 
 
+# What every service may answer to a create, and what some say in words of their own: the status and our code.
+ERRORS: dict[str, dict[str, tuple[int, str]]] = {
+    "": {
+        "ThrottlingException": (400, "Retryable"),
+        "ServiceUnavailableException": (503, "Retryable"),
+        "ExpiredTokenException": (403, "Retryable"),
+        "AccessDeniedException": (403, "Forbidden"),
+        "ValidationException": (400, "InvalidRequest"),
+        "ResourceNotFoundException": (404, "ResourceNotFound"),
+        "ServiceQuotaExceededException": (402, "QuotaExceeded"),
+    },
+    "athena": {
+        "TooManyRequestsException": (400, "Retryable"),
+        "InternalServerException": (500, "Retryable"),
+        "InvalidRequestException": (400, "InvalidRequest"),
+    },
+    "aws-batch": {
+        "TooManyRequestsException": (429, "Retryable"),
+        "ServerException": (500, "Retryable"),
+        "ClientException": (400, "InvalidRequest"),
+    },
+    "ecs_task": {
+        "ServerException": (500, "Retryable"),
+        "InvalidParameterException": (400, "InvalidRequest"),
+        "ClusterNotFoundException": (400, "ResourceNotFound"),
+    },
+    "emr_serverless": {
+        "TooManyRequestsException": (429, "Retryable"),
+        "InternalServerException": (500, "Retryable"),
+    },
+    "glue": {
+        "ConcurrentRunsExceededException": (400, "Retryable"),
+        "OperationTimeoutException": (400, "Retryable"),
+        "InvalidInputException": (400, "InvalidRequest"),
+        "EntityNotFoundException": (400, "ResourceNotFound"),
+    },
+    "sagemaker": {"ResourceLimitExceeded": (400, "QuotaExceeded")},
+    "sagemaker-jobs": {
+        "InternalFailure": (500, "Retryable"),
+        "ResourceLimitExceeded": (400, "QuotaExceeded"),
+        "ResourceNotFound": (400, "ResourceNotFound"),
+    },
+    "step_functions": {
+        "ExecutionLimitExceeded": (400, "Retryable"),
+        "KmsAccessDeniedException": (400, "Forbidden"),
+        "InvalidExecutionInput": (400, "InvalidRequest"),
+        "StateMachineDoesNotExist": (400, "ResourceNotFound"),
+        "StateMachineDeleting": (400, "StateMachineDeleting"),
+    },
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "status", "error", "code"),
-    [
-        ("ThrottlingException", 400, Retry, "Retryable"),
-        ("ServiceUnavailableException", 503, Retry, "Retryable"),
-        ("ExpiredTokenException", 403, Retry, "Retryable"),
-        ("AccessDeniedException", 403, Fail, "Forbidden"),
-        ("ValidationException", 400, Fail, "InvalidRequest"),
-        ("ResourceNotFoundException", 404, Fail, "ResourceNotFound"),
-        ("ServiceQuotaExceededException", 402, Fail, "QuotaExceeded"),
-    ],
+    ("case", "kind"), [(name, kind) for name in CASES for kind in (*ERRORS[""], *ERRORS[name])], indirect=["case"]
 )
-def test_errors_of_a_create_are_told_apart(
-    case: Case, agent: Any, away: AwsDoor, kind: str, status: int, error: type, code: str
-) -> None:
+def test_errors_of_a_create_are_told_apart(case: Case, agent: Any, away: AwsDoor, kind: str) -> None:
+    status, code = {**ERRORS[""], **ERRORS[case.agent.name]}[kind]
+    error = Retry if code == "Retryable" else Fail
     away.rule = lambda _operation, _region: refusal(kind, "so AWS said", status, Retry_After="7")
     with pytest.raises(error) as raised:
         agent.create(case.task())
     assert (raised.value.code, getattr(raised.value, "after", 7.0)) == (code, 7.0)
-    assert "so AWS said" in raised.value.message or "named" in raised.value.message
+    assert "so AWS said" in raised.value.message or "named" in raised.value.message  # an application by its name
+    assert len(away.asked) == len({operation for operation, _ in away.asked})  # the SDK repeats nothing by itself
 
 
 def test_a_region_that_is_a_host_is_refused(case: Case, agent: Any, away: AwsDoor) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +14,9 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import AwsDoor, connect, opened
+from tests.backends.aws.conftest import AwsDoor, connect, opened, write_log
 from tests.backends.aws.contract import departures, enum_of
+from tests.backends.aws.examples import run_example
 from tests.backends.aws.killing import end_all, end_untold
 
 from airside import File, kwtypes
@@ -43,7 +41,6 @@ from airside.testing.client import Wire
 
 MODEL = get_session().get_service_model("glue")
 ROLE = "arn:aws:iam::123456789012:role/flights"
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = [pytest.mark.may_block, pytest.mark.usefixtures("glue_door")]
 
@@ -331,11 +328,7 @@ def test_how_a_run_ends(
 
 def test_the_log_of_a_script_is_streamed(agent: GlueAgent, moto: int, glue_door: GlueDoor) -> None:
     job = agent.create(task_of())
-    logs = connect("logs", f"http://127.0.0.1:{moto}")
-    logs.create_log_group(logGroupName="/aws-glue/jobs/output")
-    logs.create_log_stream(logGroupName="/aws-glue/jobs/output", logStreamName=job.id)
-    events = [{"timestamp": int(time.time() * 1000) - 5 + at, "message": f"line {at}"} for at in range(3)]
-    logs.put_log_events(logGroupName="/aws-glue/jobs/output", logStreamName=job.id, logEvents=events)
+    write_log(moto, "/aws-glue/jobs/output", job.id, "line 0", "line 1", "line 2")
     over = told_of(job.id, "SUCCEEDED", LogGroupName="/aws-glue/jobs/", CompletedOn=time.time() - 60)
     glue_door.answer("GetJobRun", 200, {"JobRun": over})
     first = list(agent.logs(job, after="", limit=2, call=Call()))
@@ -344,30 +337,12 @@ def test_the_log_of_a_script_is_streamed(agent: GlueAgent, moto: int, glue_door:
     assert [line.message for line in first + rest] == ["line 0", "line 1", "line 2"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "code"),
-    [
-        ("ConcurrentRunsExceededException", Retry, ""),
-        ("ResourceNumberLimitExceededException", Retry, ""),
-        ("OperationTimeoutException", Retry, ""),
-        ("ThrottlingException", Retry, ""),
-        ("InvalidInputException", Fail, "InvalidRequest"),
-        ("EntityNotFoundException", Fail, "ResourceNotFound"),
-        ("AccessDeniedException", Fail, "Forbidden"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: GlueAgent, glue_door: GlueDoor, kind: str, error: type, code: str
-) -> None:
-    glue_door.answer("StartJobRun", 400, {"__type": kind, "Message": "said so"})
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of())
-    assert not code or raised.value.code == code
-
-
-def test_a_job_that_runs_as_often_as_it_may_is_waited_for(agent: GlueAgent) -> None:
+def test_a_job_that_runs_as_often_as_it_may_is_waited_for(agent: GlueAgent, glue_door: GlueDoor) -> None:
     with pytest.raises(Retry, match="already running"):
         agent.create(task_of("single"))
+    glue_door.answer("StartJobRun", 400, {"__type": "ResourceNumberLimitExceededException", "Message": "no more"})
+    with pytest.raises(Retry, match="no more"):
+        agent.create(task_of())
 
 
 @pytest.mark.parametrize("kind", ["AccessDeniedException", "ThrottlingException", "InternalServiceException"])
@@ -508,14 +483,8 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run
 
 
 def test_the_example_of_the_documentation_runs(glue_door: GlueDoor, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "glue.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
     glue_door.leaves = {"rows": 7}
-    argv = [AIRSIDE, "run", "--json", "--outputs", "s3://glue-runs/run", "wf.py", "load", "--day", "2024-01-02"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state"), "AWS_ALLOW_HTTP": "true"}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["outputs"] == {"rows": 7}
+    words = ("--outputs", "s3://glue-runs/run", "wf.py", "load", "--day", "2024-01-02")
+    assert run_example("glue", tmp_path, *words, AWS_ALLOW_HTTP="true")["outputs"] == {"rows": 7}
     (asked,) = glue_door.calls("StartJobRun")
     assert asked["Arguments"]["--day"] == "2024-01-02"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import already_there, connect
+from tests.backends.aws.conftest import already_there, connect, write_log
 from tests.backends.aws.contract import departures, enum_of
 
 from airside.agents import cloudwatch_logs
@@ -177,15 +177,8 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
     told = {"EndpointName": job.name, "EndpointConfigName": "flights", "LastModifiedTime": 1.0}
     for status in ("Creating", "Failed", "Failed"):
         door.answer("DescribeEndpoint", 200, {**told, "EndpointStatus": status, "FailureReason": "no ping"})
-    logs = connect("logs", f"http://127.0.0.1:{moto}")
-    following = agent.logs(job, after="", limit=9, call=Call())
-    assert list(following) == []  # it fails before it has a log
-    place = {"logGroupName": f"/aws/sagemaker/Endpoints/{job.name}", "logStreamName": "all/i-0a"}
-    logs.create_log_group(logGroupName=place["logGroupName"])
-    logs.create_log_stream(**place)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + at, "message": text} for at, text in enumerate(("loading", "OSError: no model"))]
-    logs.put_log_events(**place, logEvents=events)
+    assert list(agent.logs(job, after="", limit=9, call=Call())) == []  # it fails before it has a log
+    write_log(moto, f"/aws/sagemaker/Endpoints/{job.name}", "all/i-0a", "loading", "OSError: no model")
     assert agent.get(job, Call()).message == "no ping: OSError: no model"
     door.answer("DescribeEndpoint", 200, {**told, "EndpointStatus": "InService", "EndpointArn": "a"})
     first, second = agent.logs(job, after="", limit=9, call=Call())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.session import get_session
-from tests.backends.aws.conftest import connect, outputs_pb
+from tests.backends.aws.conftest import connect, outputs_pb, write_log
 from tests.backends.aws.contract import departures, enum_of
 from tests.backends.aws.killing import FAULTS, end_all, end_untold
 
@@ -392,14 +392,9 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
     monkeypatch.setattr(cloudwatch_logs, "_PAUSE", 0.01)
     job = agent.create(task_of(train()))
     assert list(agent.logs(job, after="", limit=9, call=Call())) == []
-    logs = connect("logs", f"http://127.0.0.1:{moto}")
-    place = {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": f"{job.name}/algo-1-17"}
-    logs.create_log_group(logGroupName=place["logGroupName"])
+    write_log(moto, "/aws/sagemaker/TrainingJobs", "another-job/algo-1-17", "not this")
     assert list(agent.logs(job, after="", limit=9, call=Call())) == []
-    logs.create_log_stream(**place)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + at, "message": text} for at, text in enumerate(("epoch 1", "ValueError: no wings"))]
-    logs.put_log_events(**place, logEvents=events)
+    write_log(moto, "/aws/sagemaker/TrainingJobs", f"{job.name}/algo-1-17", "epoch 1", "ValueError: no wings")
     lines = list(agent.logs(job, after="", limit=9, call=Call()))
     assert [line.message for line in lines] == ["epoch 1", "ValueError: no wings"]
     failed = {"TrainingJobStatus": "Failed", "FailureReason": "AlgorithmError: exit code 1"}
@@ -409,28 +404,6 @@ def test_log_lines_and_last_words_come_from_cloudwatch(
     over = {"HyperParameterTuningJobStatus": "Completed", "HyperParameterTuningEndTime": 1.0}
     door.answer("DescribeHyperParameterTuningJob", 200, over)
     assert list(agent.logs(tuning, after="", limit=9, call=Call())) == []
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "error", "code"),
-    [
-        (400, "ThrottlingException", Retry, "Retryable"),
-        (500, "InternalFailure", Retry, "Retryable"),
-        (400, "ExpiredTokenException", Retry, "Retryable"),
-        (400, "AccessDeniedException", Fail, "Forbidden"),
-        (400, "ResourceLimitExceeded", Fail, "QuotaExceeded"),
-        (400, "ValidationException", Fail, "InvalidRequest"),
-        (400, "ResourceNotFound", Fail, "ResourceNotFound"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: SageMakerJobsAgent, door: Any, status: int, kind: str, error: type, code: str
-) -> None:
-    door.answer("CreateTrainingJob", status, {"__type": kind, "message": "said so"}, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of(train()))
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert raised.value.code == code
 
 
 @pytest.mark.parametrize("task_type", KINDS)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from tests.backends.aws.conftest import connect, outputs_pb
+from tests.backends.aws.examples import run_example
 
 from airside.agents import sagemaker_job_tasks
 from airside.agents.boto import BotoAgent
@@ -243,7 +241,6 @@ DESCRIPTIONS: list[tuple[str, dict[str, Any]]] = [
         },
     ),
 ]
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = pytest.mark.may_block
 
@@ -372,12 +369,5 @@ def test_classes_and_outputs_are_those_of_the_plugin(plugin: Plugin) -> None:
 
 
 def test_the_example_of_the_documentation_runs(moto: int, door: Any, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "sagemaker_jobs.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "train", "--epochs", "3"]
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)["outputs"]["result"]
+    result = run_example("sagemaker_jobs", tmp_path, "wf.py", "train", "--epochs", "3")["outputs"]["result"]
     assert result["ModelArtifacts"]["S3ModelArtifacts"].startswith("s3://flights/models/airside-")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ import msgpack
 import pytest
 from google.protobuf.json_format import MessageToDict
 from tests.backends.aws.conftest import connect
+from tests.backends.aws.examples import run_example
 
 from airside.agents.boto import BotoAgent
 from airside.agents.boto_request import fill
@@ -76,7 +74,6 @@ for config, inputs in json.loads(sys.argv[1]):
     all.append([made, token])
 print(json.dumps(all))
 """
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 
 pytestmark = pytest.mark.may_block
 
@@ -161,15 +158,7 @@ def test_the_example_of_the_documentation_runs(moto: int, door: Any, tmp_path: P
     role = "arn:aws:iam::123456789012:role/flights"
     outside.create_model(ModelName="delays", ExecutionRoleArn=role, PrimaryContainer={"Image": "registry/model:1"})
     outside.create_endpoint_config(EndpointConfigName="delays-v3", ProductionVariants=[variant])
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "sagemaker.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "wf.py").write_text(example)
-    env = {**os.environ, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = {}
-    for task, inputs in {"deploy": ["--configuration", "delays-v3"], "look": []}.items():
-        argv = [AIRSIDE, "run", "--json", "wf.py", task, *inputs]
-        ran = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-        assert ran.returncode == 0, ran.stderr
-        done[task] = json.loads(ran.stdout)["outputs"]["result"]
-    assert done["deploy"]["EndpointArn"].endswith(":endpoint/delays-delays-v3")
-    assert [one["EndpointName"] for one in done["look"]["Endpoints"]] == ["delays-delays-v3"]
+    deployed = run_example("sagemaker", tmp_path, "wf.py", "deploy", "--configuration", "delays-v3")
+    looked = run_example("sagemaker", tmp_path, "wf.py", "look")
+    assert deployed["outputs"]["result"]["EndpointArn"].endswith(":endpoint/delays-delays-v3")
+    assert [one["EndpointName"] for one in looked["outputs"]["result"]["Endpoints"]] == ["delays-delays-v3"]

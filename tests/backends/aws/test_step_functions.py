@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,6 +13,7 @@ import pytest
 from botocore.session import get_session
 from tests.backends.aws.conftest import AwsDoor, connect, opened
 from tests.backends.aws.contract import departures, enum_of
+from tests.backends.aws.examples import code_on, run_example
 from tests.backends.aws.killing import end_all, end_untold
 
 from airside import kwtypes
@@ -42,7 +39,6 @@ from airside.testing.client import Wire
 
 MODEL = get_session().get_service_model("stepfunctions")
 ROLE = "arn:aws:iam::123456789012:role/flights"
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 CHECK = {
     "StartAt": "Check",
     "States": {
@@ -352,30 +348,6 @@ def test_an_output_that_does_not_fit_fails_the_task(agent: StepFunctionsAgent, m
     assert "(fields: n, all, seen)" in resource.message
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "code"),
-    [
-        ("ThrottlingException", Retry, ""),
-        ("ExecutionLimitExceeded", Retry, ""),
-        ("ExpiredTokenException", Retry, ""),
-        ("AccessDeniedException", Fail, "Forbidden"),
-        ("KmsAccessDeniedException", Fail, "Forbidden"),
-        ("InvalidExecutionInput", Fail, "InvalidRequest"),
-        ("StateMachineDoesNotExist", Fail, "ResourceNotFound"),
-        ("StateMachineDeleting", Fail, "StateMachineDeleting"),
-    ],
-)
-def test_errors_of_a_create_are_told_apart(
-    agent: StepFunctionsAgent, machine: str, door: Any, kind: str, error: type, code: str
-) -> None:
-    door.answer("StartExecution", 400, {"__type": kind, "message": "said so"}, Retry_After="7")
-    with pytest.raises(error, match="said so") as raised:
-        agent.create(task_of(machine))
-    assert getattr(raised.value, "after", 7.0) == 7.0
-    assert not code or raised.value.code == code
-    assert len(door.calls("StartExecution")) == 1
-
-
 @pytest.mark.parametrize("kind", ["AccessDeniedException", "ThrottlingException", "KmsThrottlingException"])
 def test_an_execution_that_is_there_is_asked_for_again(agent: StepFunctionsAgent, door: Any, kind: str) -> None:
     door.answer("DescribeExecution", 400, {"__type": kind, "message": "no"}, Retry_After="9")
@@ -523,17 +495,11 @@ async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_exe
 
 
 def test_the_example_of_the_documentation_runs(outside: Any, moto: int, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "agents" / "step_functions.md").read_text()
-    [example] = re.findall(r"```python file=wf\.py\n(.*?)```", page, re.DOTALL)
-    [definition] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    definition = code_on("step_functions", "json")
     outside.create_state_machine(name="delays", definition=definition, roleArn=ROLE)
-    (tmp_path / "wf.py").write_text(example)
-    argv = [AIRSIDE, "run", "--json", "wf.py", "delays", "--day", "2024-01-02"]
-    endpoint = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto}"}
-    env = {**os.environ, **endpoint, "AIRSIDE_STATE": str(tmp_path / "state")}
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["outputs"] == {
+    words = ("wf.py", "delays", "--day", "2024-01-02")
+    done = run_example("step_functions", tmp_path, *words, AWS_ENDPOINT_URL=f"http://127.0.0.1:{moto}")
+    assert done["outputs"] == {
         "flights": 3,
         "report": {"uri": "s3://flights/reports/2024-01-02.csv", "format": ""},
     }
