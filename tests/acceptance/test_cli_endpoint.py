@@ -6,15 +6,12 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.acceptance.commands import PATIENCE, Call, Start, serving, until
 
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 MODULE = """
 import time
 from dataclasses import dataclass
@@ -69,98 +66,71 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(folder: Path) -> Iterator[str]:
     """A running service, and its address."""
-    command = [AIRSIDE, "serve", "--port", "0", "--metrics-port", "-1", "--drain-delay", "0", "--modules", "wf"]
-    service = subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert service.stderr is not None
-    try:
-        for line in service.stderr:
-            if found := re.search(r"serving on port (\d+)", line):
-                yield f"localhost:{found[1]}"
-                break
-        else:
-            pytest.fail("the service did not start")
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.communicate(timeout=20)
-
-
-def airside(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [AIRSIDE, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=30, env=None
-    )
+    with serving(folder, "--modules", "wf") as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setenv("AIRSIDE_STATE", str(tmp_path / "state"))
+def fresh(state: Path, folder: Path) -> None:
     for name in ("started", "deleted"):
         (folder / name).unlink(missing_ok=True)
 
 
-def test_a_task_runs_on_a_served_agent(folder: Path, endpoint: str) -> None:
-    done = airside(folder, "run", "--endpoint", endpoint, "--json", "wf.py", "nap", "--seconds", "0.2")
+def test_a_task_runs_on_a_served_agent(call: Call, endpoint: str) -> None:
+    done = call("run", "--endpoint", endpoint, "--json", "wf.py", "nap", "--seconds", "0.2")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["phase"], found["outputs"]) == ("SUCCEEDED", {"o0": 3.0})
     assert "RUNNING" in done.stderr
-    done = airside(folder, "run", "--endpoint", endpoint, "wf.py", "hello", "--x", "[1, 2]")
+    done = call("run", "--endpoint", endpoint, "wf.py", "hello", "--x", "[1, 2]")
     assert (done.returncode, done.stdout) == (0, "x: [1, 2]\n")
 
 
 @pytest.mark.parametrize(
     ("kind", "code"), [("refused", "NoWarehouse: no such warehouse"), ("wrong", "OutputConversionError: ")]
 )
-def test_a_failure_on_a_served_agent_is_told(kind: str, code: str, folder: Path, endpoint: str) -> None:
-    done = airside(folder, "run", "--endpoint", endpoint, "wf.py", "nap", "--seconds", "0", "--kind", kind)
+def test_a_failure_on_a_served_agent_is_told(kind: str, code: str, call: Call, endpoint: str) -> None:
+    done = call("run", "--endpoint", endpoint, "wf.py", "nap", "--seconds", "0", "--kind", kind)
     assert done.returncode == 1
     assert code in done.stderr
     assert done.stdout == ""
 
 
-def test_ctrl_c_cancels_a_job_on_a_served_agent(folder: Path, endpoint: str) -> None:
-    process = subprocess.Popen(
-        [AIRSIDE, "run", "--endpoint", endpoint, "wf.py", "nap", "--seconds", "60"],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    until = time.monotonic() + 20
-    while not (folder / "started").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+def test_ctrl_c_cancels_a_job_on_a_served_agent(folder: Path, start: Start, endpoint: str) -> None:
+    process = start("run", "--endpoint", endpoint, "wf.py", "nap", "--seconds", "600")
+    until((folder / "started").exists)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "nap was cancelled after" in err
     assert (folder / "deleted").exists()
 
 
-def test_what_the_service_does_not_serve_is_a_usage_error(folder: Path, endpoint: str) -> None:
-    done = airside(folder, "run", "--endpoint", endpoint, "wf.py", "nobodys")
+def test_what_the_service_does_not_serve_is_a_usage_error(call: Call, endpoint: str) -> None:
+    done = call("run", "--endpoint", endpoint, "wf.py", "nobodys")
     assert done.returncode == 2
     assert re.search(r"^Error: localhost:\d+ serves no task type nobodys \(it serves: .*nap", done.stderr)
 
 
-def test_the_agents_of_a_service_are_listed(folder: Path, endpoint: str) -> None:
-    done = airside(folder, "agents", "--endpoint", endpoint)
+def test_the_agents_of_a_service_are_listed(call: Call, endpoint: str) -> None:
+    done = call("agents", "--endpoint", endpoint)
     assert done.returncode == 0
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["NAME", "TASK", "TYPES", "KIND", "ONCE", "HOST", "SOURCE"]
     assert ["Nap", "nap", "async", "-", "-", endpoint] in lines
-    listed = json.loads(airside(folder, "agents", "--endpoint", endpoint, "--json").stdout)
+    listed = json.loads(call("agents", "--endpoint", endpoint, "--json").stdout)
     assert {"nap"} in [set(one["task_types"]) for one in listed["agents"]]
 
 
 @pytest.mark.parametrize("command", [["run", "wf.py", "hello", "--x", "[]"], ["agents"]])
-def test_an_endpoint_where_nothing_answers_is_exit_code_3(command: list[str], folder: Path) -> None:
+def test_an_endpoint_where_nothing_answers_is_exit_code_3(command: list[str], call: Call) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        done = airside(folder, *command, "--endpoint", address)
+        done = call(*command, "--endpoint", address)
     assert done.returncode == 3
     assert done.stderr == f"Error: No agent service answers at {address}: Connection refused.\n"
-    done = airside(folder, *command, "--endpoint", "nowhere")
+    done = call(*command, "--endpoint", "nowhere")
     assert (done.returncode, done.stderr) == (
         2,
         "Error: 'nowhere' is no endpoint: write HOST:PORT, as in localhost:8000.\n",

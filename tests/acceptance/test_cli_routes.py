@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.acceptance.commands import Call, Start, serving
 from tests.acceptance.test_cli_secure import self_signed
 
-from airside.engine.ownership import owner_of
-
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
 FILE = '''
 from airside import AgentRegistry, AsyncAgent, Container, LogLine
 from airside import Phase, Resource, SyncAgent, Task, TaskTemplate, kwtypes
@@ -59,6 +51,7 @@ boxed = TaskTemplate(
     ),
 )
 '''
+SERVED = ("--modules", "served", "--agent", "where", "--agent", "talker")
 AGENT = "AgentRegistry.register(Where())\nAgentRegistry.register(Talker())\n"
 
 
@@ -73,67 +66,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def served(folder: Path, name: str, *flags: str) -> Iterator[str]:
-    """A running service of that name, and its address."""
-    common = ["--port", "0", "--metrics-port", "-1", "--drain-delay", "0", "--modules", "served", "--agent", "where"]
-    common += ["--agent", "talker"]
-    env = {**os.environ, "SERVICE": name}
-    service = subprocess.Popen(
-        [AIRSIDE, "serve", *common, *flags], cwd=folder, env=env, text=True, stderr=subprocess.PIPE
-    )
-    assert service.stderr is not None
-    try:
-        for line in service.stderr:
-            if found := re.search(r"serving on port (\d+)", line):
-                yield f"localhost:{found[1]}"
-                break
-        else:
-            pytest.fail("the service did not start")
-    finally:
-        service.send_signal(signal.SIGTERM)
-        service.communicate(timeout=20)
-
-
 @pytest.fixture(scope="module")
 def one(folder: Path) -> Iterator[str]:
-    yield from served(folder, "one")
+    with serving(folder, *SERVED, SERVICE="one") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def two(folder: Path) -> Iterator[str]:
     """A service that speaks TLS."""
-    yield from served(folder, "two", "--host", "127.0.0.1", "--tls-cert", "tls.crt", "--tls-key", "tls.key")
+    flags = ("--host", "127.0.0.1", "--tls-cert", "tls.crt", "--tls-key", "tls.key")
+    with serving(folder, *SERVED, *flags, SERVICE="two") as address:
+        yield address
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
-    monkeypatch.setenv("AIRSIDE_STATE", str(tmp_path / "state"))
-    yield tmp_path / "state"
-    store = str(tmp_path / "state" / "engine.db")
-    engine = owner_of(store)
-    if engine:  # the one that this test had started behind its back
-        os.kill(engine["pid"], signal.SIGTERM)
-        end = time.monotonic() + 20
-        while owner_of(store) is not None:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-
-@pytest.fixture
-def call(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [AIRSIDE, *arguments],
-            cwd=folder,
-            env={**os.environ, **env},
-            text=True,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
 
 
 def write(folder: Path, text: str) -> str:
@@ -141,9 +90,7 @@ def write(folder: Path, text: str) -> str:
     return "flyte.yaml"
 
 
-def test_a_task_goes_where_the_file_says(
-    folder: Path, one: str, two: str, call: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_task_goes_where_the_file_says(folder: Path, one: str, two: str, call: Call) -> None:
     config = write(
         folder,
         f"""
@@ -167,9 +114,7 @@ plugins:
     assert (record["task"], record["phase"]) == ("where", "SUCCEEDED")
 
 
-def test_a_service_whose_certificate_is_not_trusted(
-    folder: Path, two: str, call: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_service_whose_certificate_is_not_trusted(folder: Path, two: str, call: Call) -> None:
     config = write(folder, f"plugins: {{connector-service: {{connectors: {{a: {{endpoint: {two}}}}}}}}}")
     done = call("run", "--config", config, "wf.py", "where")
     assert done.returncode == 2
@@ -191,9 +136,7 @@ def test_a_service_whose_certificate_is_not_trusted(
         ),
     ],
 )
-def test_a_file_that_cannot_be_used(
-    text: str, problem: str, folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_file_that_cannot_be_used(text: str, problem: str, folder: Path, call: Call) -> None:
     config = write(folder, text)
     for command in (
         ("run", "--config", config, "wf.py", "where"),
@@ -205,12 +148,12 @@ def test_a_file_that_cannot_be_used(
         assert problem in done.stderr
 
 
-def test_a_file_that_is_not_there(call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_file_that_is_not_there(call: Call) -> None:
     done = call("engine", "--routes", "none.yaml")
     assert (done.returncode, done.stderr) == (2, "Error: none.yaml cannot be read: No such file or directory.\n")
 
 
-def test_where_to_run_is_said_once(call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_where_to_run_is_said_once(call: Call) -> None:
     done = call("run", "--config", "a.yaml", "--endpoint", "localhost:1", "wf.py", "where")
     assert (done.returncode, done.stderr) == (
         2,
@@ -219,7 +162,7 @@ def test_where_to_run_is_said_once(call: Callable[..., subprocess.CompletedProce
 
 
 def test_detached_tasks_follow_their_own_file_and_others_the_engines(
-    folder: Path, one: str, two: str, state: Path, call: Callable[..., subprocess.CompletedProcess[str]]
+    folder: Path, one: str, two: str, engine: Start, call: Call
 ) -> None:
     (folder / "mine.yaml").write_text(
         f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {two}, insecure: false, defaultTimeout: 20s}}}}}}"
@@ -227,31 +170,17 @@ def test_detached_tasks_follow_their_own_file_and_others_the_engines(
     (folder / "routes.yaml").write_text(
         f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}, defaultTimeout: 20s}}}}}}"
     )
-    engine = subprocess.Popen(
-        [AIRSIDE, "engine", "--routes", "routes.yaml"],
-        cwd=folder,
-        env={**os.environ, "SSL_CERT_FILE": str(folder / "tls.crt")},
-        text=True,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        end = time.monotonic() + 20
-        while (owner_of(str(state / "engine.db")) or {}).get("pid") != engine.pid:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        for flags, name in ((("--config", "mine.yaml"), "two"), ((), "one")):
-            job = call("run", "--detach", *flags, "wf.py", "where").stdout.strip()
-            waited = call("jobs", "wait", job)
-            assert waited.stdout == f"name: {name} local/local\n", waited.stderr
-        job = call("run", "--detach", "wf.py", "talker").stdout.strip()
-        assert call("jobs", "wait", job).returncode == 0
-        assert call("jobs", "logs", "--routes", "routes.yaml", job).stdout == "told by one\n"
-    finally:
-        engine.send_signal(signal.SIGTERM)
-        engine.communicate(timeout=20)
+    engine("--routes", str(folder / "routes.yaml"), SSL_CERT_FILE=str(folder / "tls.crt"))
+    for flags, name in ((("--config", "mine.yaml"), "two"), ((), "one")):
+        job = call("run", "--detach", *flags, "wf.py", "where").stdout.strip()
+        waited = call("jobs", "wait", job)
+        assert waited.stdout == f"name: {name} local/local\n", waited.stderr
+    job = call("run", "--detach", "wf.py", "talker").stdout.strip()
+    assert call("jobs", "wait", job).returncode == 0
+    assert call("jobs", "logs", "--routes", "routes.yaml", job).stdout == "told by one\n"
 
 
-def test_the_log_of_a_routed_job(folder: Path, one: str, call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_the_log_of_a_routed_job(folder: Path, one: str, call: Call) -> None:
     config = write(folder, f"plugins: {{agent-service: {{defaultAgent: {{endpoint: {one}, defaultTimeout: 20s}}}}}}")
     done = call("run", "--json", "--config", config, "wf.py", "talker")
     assert done.returncode == 0, done.stderr
@@ -267,9 +196,7 @@ def test_the_log_of_a_routed_job(folder: Path, one: str, call: Callable[..., sub
     )
 
 
-def test_a_route_to_the_container_plugin(
-    folder: Path, one: str, call: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_route_to_the_container_plugin(folder: Path, one: str, call: Call) -> None:
     config = write(
         folder,
         f"""

@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.commands import NAP, PATIENCE, Ask, Call, Start, driver_of, lines, until
 
-from airside.engine.ownership import owner_of
-
-AIRSIDE = str(Path(sys.executable).with_name("airside"))
-FILE = '''
-from dataclasses import dataclass
-from pathlib import Path
-from airside import AsyncAgent, Phase, Resource, SyncAgent, Task, TaskTemplate, kwtypes
-
-HERE = Path(__file__).parent
-
-@dataclass
-class Job:
-    key: str
-
-class Nap(AsyncAgent[Job]):
-    """Its jobs end when there is a file `done`; those that were deleted have a file of their own."""
-
-    task_type = "nap"
-    poll_interval = 0.05
-    create_is_idempotent = True
-
-    def create(self, task: Task) -> Job:
-        with (HERE / "creates").open("a") as file:
-            file.write(task.key + "\\n")
-        return Job(task.key)
-
-    def get(self, job: Job) -> Resource:
-        if (HERE / f"{job.key}.deleted").exists():
-            return Resource(Phase.ABORTED)
-        if (HERE / "done").exists():
-            return Resource(Phase.SUCCEEDED, outputs={"o0": 3})
-        return Resource(Phase.RUNNING)
-
-    def delete(self, job: Job) -> None:
-        (HERE / f"{job.key}.deleted").touch()
-
+FILE = (
+    NAP
+    + """
 class Count(SyncAgent):
     task_type = "count"
 
@@ -58,114 +22,53 @@ class Count(SyncAgent):
             file.write("x")
         return Resource(Phase.SUCCEEDED, outputs={"n": task.inputs["n"] + 1})
 
-nap = TaskTemplate(name="nap", task_type="nap", outputs=kwtypes(o0=int))
 count = TaskTemplate(
     name="count", task_type="count", inputs=kwtypes(n=int), outputs=kwtypes(n=int), cache=True, cache_version="1"
 )
 unversioned = TaskTemplate(name="unversioned", task_type="count", inputs=kwtypes(n=int), cache=True)
-'''
+"""
+)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("AIRSIDE_STATE", str(tmp_path / "state"))
+def folder(tmp_path: Path, state: Path) -> Path:
     (tmp_path / "wf.py").write_text(FILE)
-    yield tmp_path
-    engine = owner_of(str(tmp_path / "state" / "engine.db"))
-    if engine:  # the one that this test had started behind its back
-        os.kill(engine["pid"], signal.SIGTERM)
-        until(lambda: owner_of(str(tmp_path / "state" / "engine.db")) is None)
+    return tmp_path
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a command in the folder; it is killed after the test."""
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(*arguments: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [AIRSIDE, *arguments],
-            cwd=folder,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@pytest.fixture
-def call(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        process = start(*arguments)
-        out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    return run
-
-
-@pytest.fixture
-def listed(call: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[[], list[Any]]:
+def listed(ask: Ask) -> Callable[[], list[Any]]:
     """What `jobs list` tells, the newest first."""
-
-    def ask() -> list[Any]:
-        done = call("jobs", "list", "--json")
-        assert done.returncode == 0, done.stderr
-        found: list[Any] = json.loads(done.stdout)
-        return found
-
-    return ask
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def drives(folder: Path, engine: subprocess.Popen[str]) -> Callable[[], bool]:
-    return lambda: (owner_of(str(folder / "state" / "engine.db")) or {}).get("pid") == engine.pid
+    return lambda: ask("jobs", "list")
 
 
 def test_runs_in_parallel_share_a_store_with_an_engine_that_leaves_them_alone(
-    folder: Path, start: Callable[..., subprocess.Popen[str]], listed: Callable[[], list[Any]]
+    folder: Path, start: Start, engine: Start, listed: Callable[[], list[Any]]
 ) -> None:
-    engine = start("engine")
-    until(drives(folder, engine))
+    driver = engine()
     runs = [start("run", "wf.py", "nap") for _ in range(2)]
     until(lambda: len(lines(folder / "creates")) == 2)
     assert {one["phase"] for one in listed()} <= {"QUEUED", "RUNNING"}
     (folder / "done").touch()
     for run in runs:
-        out, err = run.communicate(timeout=30)
+        out, err = run.communicate(timeout=PATIENCE)
         assert (run.returncode, out) == (0, "o0: 3\n"), err
     assert [(one["task"], one["phase"]) for one in listed()] == [("nap", "SUCCEEDED")] * 2
-    engine.send_signal(signal.SIGTERM)
-    _, log = engine.communicate(timeout=30)
+    driver.send_signal(signal.SIGTERM)
+    _, log = driver.communicate(timeout=PATIENCE)
     assert "nap" not in log
     assert len(lines(folder / "creates")) == 2
 
 
 def test_a_run_that_is_left_is_taken_up_by_the_line_that_it_prints(
     folder: Path,
-    start: Callable[..., subprocess.Popen[str]],
-    call: Callable[..., subprocess.CompletedProcess[str]],
+    start: Start,
+    call: Call,
 ) -> None:
     run = start("run", "--on-interrupt", "detach", "wf.py", "nap")
     until(lambda: lines(folder / "creates"))
     run.send_signal(signal.SIGINT)
-    _, err = run.communicate(timeout=30)
+    _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 130
     line = err.splitlines()[-1] if "take it up again" in err.splitlines()[-1] else err.splitlines()[-2]
     command = line.partition("take it up again: airside ")[2].split()
@@ -176,10 +79,9 @@ def test_a_run_that_is_left_is_taken_up_by_the_line_that_it_prints(
 
 
 def test_a_run_that_is_killed_is_taken_up_by_the_engine(
-    folder: Path, start: Callable[..., subprocess.Popen[str]], listed: Callable[[], list[Any]]
+    folder: Path, start: Start, engine: Start, listed: Callable[[], list[Any]]
 ) -> None:
-    engine = start("engine")
-    until(drives(folder, engine))
+    engine()
     run = start("run", "wf.py", "nap")
     until(lambda: lines(folder / "creates"))
     run.kill()
@@ -191,8 +93,8 @@ def test_a_run_that_is_killed_is_taken_up_by_the_engine(
 
 def test_a_run_that_is_killed_may_be_cancelled(
     folder: Path,
-    start: Callable[..., subprocess.Popen[str]],
-    call: Callable[..., subprocess.CompletedProcess[str]],
+    start: Start,
+    call: Call,
     listed: Callable[[], list[Any]],
 ) -> None:
     run = start("run", "wf.py", "nap")
@@ -211,22 +113,24 @@ def test_a_run_that_is_killed_may_be_cancelled(
 def test_a_run_may_be_cancelled_from_elsewhere(
     with_engine: bool,
     folder: Path,
-    start: Callable[..., subprocess.Popen[str]],
-    call: Callable[..., subprocess.CompletedProcess[str]],
+    state: Path,
+    start: Start,
+    call: Call,
+    engine: Start,
     listed: Callable[[], list[Any]],
 ) -> None:
     if with_engine:
-        until(drives(folder, start("engine")))
+        engine()
     run = start("run", "--json", "wf.py", "nap")
     until(lambda: lines(folder / "creates"))
     done = call("jobs", "cancel", listed()[0]["job"])
     assert done.returncode == 0, done.stderr
-    out, _ = run.communicate(timeout=30)
+    out, _ = run.communicate(timeout=PATIENCE)
     assert (run.returncode, json.loads(out)["phase"]) == (1, "ABORTED")
-    assert (owner_of(str(folder / "state" / "engine.db")) is not None) is with_engine  # none was needed
+    assert (driver_of(state) is not None) is with_engine  # none was needed
 
 
-def test_a_run_may_keep_its_job_to_itself(folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_run_may_keep_its_job_to_itself(folder: Path, call: Call) -> None:
     (folder / "done").touch()
     done = call("run", "--state", ":memory:", "wf.py", "nap")
     assert (done.returncode, done.stdout) == (0, "o0: 3\n")
@@ -238,9 +142,7 @@ def test_a_run_may_keep_its_job_to_itself(folder: Path, call: Callable[..., subp
         assert len(json.loads(call("jobs", *spelling, "--json").stdout)) == 1
 
 
-def test_a_cached_task_runs_once(
-    folder: Path, call: Callable[..., subprocess.CompletedProcess[str]], listed: Callable[[], list[Any]]
-) -> None:
+def test_a_cached_task_runs_once(folder: Path, call: Call, listed: Callable[[], list[Any]]) -> None:
     def counted() -> int:
         return len((folder / "counted").read_text())
 
@@ -269,9 +171,7 @@ def test_a_cached_task_runs_once(
     )
 
 
-def test_a_store_that_cannot_be_used_is_told_in_a_sentence(
-    folder: Path, call: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_store_that_cannot_be_used_is_told_in_a_sentence(folder: Path, call: Call) -> None:
     (folder / "state").mkdir()
     (folder / "state" / "engine.db").write_bytes(b"no database" * 1000)
     done = call("run", "wf.py", "nap")
