@@ -13,6 +13,7 @@ from airside.observe.events import Hooks
 from airside.sdk.agent import Agent
 from airside.server.job import YOUNG, call_limit
 from airside.server.schedule import CLOSE
+from airside.server.standin import StandIn
 from airside.server.tolerance import backoff
 from airside.server.uncertain import Uncertain
 from airside.server.unexpected import explained
@@ -126,9 +127,16 @@ class Cancellation:
         """True if the job is being cancelled."""
         return _place(agent, meta, call) in self._running
 
-    async def settled(self, key: str) -> bool:
-        """Wait until the jobs of a task attempt that are being cancelled are over; False if there are none."""
-        running = [one for one in self._running.values() if key and one.call.key == key]
+    async def settled(self, key: str, *, pending: bool = True) -> bool:
+        """Wait until the jobs of a task attempt that are being cancelled are over; False if there are none.
+
+        Without `pending` not for its pending create: what is cancelled there is over only when that create is.
+        """
+        running = [
+            one
+            for (agent, *_), one in self._running.items()
+            if key and one.call.key == key and (pending or not isinstance(agent, StandIn))
+        ]
         for cancelling in running:
             await cancelling.confirmed()
         return bool(running)

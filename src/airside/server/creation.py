@@ -249,7 +249,8 @@ class Creation:
             if adopted is not None:
                 return adopted
             if len(self._cancellation):
-                await self._cancellation.settled(order.key)  # of a create of this attempt that nobody wanted
+                # Of a create of this attempt that nobody wanted.
+                await self._cancellation.settled(order.key, pending=False)
         if entry.made is None:
             found = await self._find(agent, task, call) if finds else None
             if found is not None:

@@ -333,6 +333,7 @@ STEPS = st.tuples(
 @example(steps=[("create", 0, 5.0, 0.1), ("create", 1, 5.0, None)], goes_on=False)
 @example(steps=[("create", 0, 5.0, None), ("create", 1, 5.0, None)], goes_on=False)
 @example(steps=[("create", 0, 0.05, None), ("delete", 1, None, None), ("get", 0, None, None)], goes_on=False)
+@example(steps=[("next", 0, 0.05, None), ("create", 0, 0.05, None), ("next", 0, 0.6, 0.1)], goes_on=True)
 def test_whatever_happens(virtual: Virtual, way: Way, replicas: int, steps: list[Any], goes_on: bool) -> None:
     async def main() -> None:
         backend = Backend()
