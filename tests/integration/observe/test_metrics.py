@@ -159,6 +159,57 @@ async def test_gauges_say_how_things_stand(start: Start) -> None:
         agent.go.set()
 
 
+async def test_what_a_peers_dashboard_reads_is_true(start: Start) -> None:
+    """How long calls and the agent took, how large their inputs were, how calls failed, how late the loop was."""
+    metrics = Metrics()
+
+    async def create(task: Any) -> bytes:
+        await asyncio.sleep(0.2)
+        if task.output_prefix.endswith("bad/0"):
+            raise Retry("no slot is free")
+        return b"job"
+
+    server, client = await start(ScriptedAgent(create=create), hooks=[metrics])
+    request = client.create_request("scripted", inputs={"x": "x" * 1000}, prefix="s3://b/good/0")
+    await client.call("CreateTask", request)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await client.create("scripted", prefix="s3://b/bad/0")
+    page: dict[str, float] = {}
+    async with asyncio.timeout(20):
+        while not page.get("airside_loop_lag_seconds_count") or "failure" not in str(page.keys()):
+            await asyncio.sleep(0.05)
+            page = await asyncio.to_thread(page_of, server, metrics)
+    create_ = 'operation="create",task_type="scripted"'
+    assert page[f"flyte_connector_requests_success_total{{{create_}}}"] == 1
+    assert page[f'flyte_connector_requests_failure_total{{error_code="UNAVAILABLE",{create_}}}'] == 1
+    assert page[f"flyte_connector_request_latency_seconds_count{{{create_}}}"] == 1
+    assert page[f"flyte_connector_request_latency_seconds_sum{{{create_}}}"] >= 0.19
+    assert page['flyte_connector_input_literal_bytes_count{task_type="scripted"}'] == 1
+    assert page['flyte_connector_input_literal_bytes_sum{task_type="scripted"}'] == len(request.SerializeToString())
+    assert page[f"airside_backend_latency_seconds_count{{{create_}}}"] == 2
+    assert page[f"airside_backend_latency_seconds_sum{{{create_}}}"] >= 0.38
+
+
+async def test_jobs_in_doubt_and_jobs_being_cancelled_are_counted(start: Start) -> None:
+    metrics = Metrics()
+
+    def create(task: Any) -> bytes:
+        if task.output_prefix.endswith("bad/0"):
+            raise Retry("lost")  # it may have been made, and nothing here can tell
+        return b"job"
+
+    agent = ScriptedAgent(create=create, get=Resource(Phase.RUNNING), delete=Retry("busy", after=60.0))
+    server, client = await start(agent, hooks=[metrics])
+    with pytest.raises(grpc.aio.AioRpcError):
+        await client.create("scripted", prefix="s3://b/bad/0")
+    handle = await client.create("scripted", prefix="s3://b/good/0")
+    with pytest.raises(grpc.aio.AioRpcError):
+        await client.delete(handle, "scripted")
+    page = await asyncio.to_thread(page_of, server, metrics)
+    assert (page["airside_jobs_uncertain"], page["airside_jobs_cancelling"]) == (1, 1)
+    assert page['airside_decisions_total{decision="job_uncertain",task_type="scripted"}'] == 1
+
+
 async def test_a_service_without_hooks_does_nothing_for_them(start: Start) -> None:
     agent = ScriptedAgent()
     server, _ = await start(agent)
