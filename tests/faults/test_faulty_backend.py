@@ -13,6 +13,7 @@ import pytest
 from tests.faults.flytekit_service import PYFLYTE, serving
 
 from airside.model import Phase
+from airside.server.refresh import LEAD, SLACK
 from airside.testing.engine_model import EngineModel, Outcome
 from airside.testing.faulty import PATIENCE, BackendCheck, BackendJob, FaultyBackend
 from airside.testing.replicas import Replica
@@ -99,7 +100,8 @@ async def test_faults_cost_no_task(
 class Window:
     """The seconds from a job's end to the answer of the ask that should have told it, and the calls that fell into it.
 
-    Times are counted from that ask, which was the `number`th. `found` is how many calls had gone well before.
+    Times are counted from that ask, which was the `number`th. `found` is how many calls had gone well before, `limit`
+    the seconds after which the service gives a call up. No call of this backend takes so long by itself.
     """
 
     number: int
@@ -107,6 +109,7 @@ class Window:
     answer: float
     found: int
     calls: list[BackendCheck]
+    limit: float
 
     @classmethod
     def of(cls, outcome: Outcome, job: BackendJob, lead: float) -> Window:
@@ -118,7 +121,8 @@ class Window:
             for check, over in zip(job.checks, ended, strict=True)
         ]
         found = sum(not check.fault and check.ended <= end for check in calls)
-        return cls(number, end, answer, found, [one for one in calls if one.began < answer and one.ended > end])
+        within = [one for one in calls if one.began < answer and one.ended > end]
+        return cls(number, end, answer, found, within, lead - LEAD + SLACK)
 
     @property
     def is_excuse(self) -> bool:
@@ -130,6 +134,7 @@ class Window:
         may_ask_ahead = self.number > 1 and self.found <= self.number
         late = max(0.0, self.answer - MAX_WAIT)  # the machine's doing, which held up the call as well
         news = [one for one in self.calls if one.began >= self.end and not one.fault]
+        news = [one for one in news if one.ended - one.began < self.limit]  # else the machine's doing too
         told = [one for one in news if one.ended < self.answer - late - WAY]
         return not told and len(self.calls) > may_ask_ahead
 
