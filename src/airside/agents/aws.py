@@ -63,6 +63,7 @@ _CODES: Mapping[str, str] = {
     "ValidationException": "InvalidRequest",
 }
 _NOT_FOUND = re.compile(r"(ResourceNotFound|EntityNotFound|DoesNotExist|NotFound)(Exception)?\Z")
+_IN_USE = re.compile(r"current utilization of [1-9]")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d{1,2}\Z")
 _MOST_ACCOUNTS, _MOST_CLIENTS = 64, 256
 _SOCKETS = 32  # that one client keeps open: as many as an agent's two lanes may use
@@ -311,7 +312,7 @@ def failure(
     code, status = str(error.get("Code") or ""), int(about.get("HTTPStatusCode") or 0)
     message = words(str(error.get("Message") or error.get("message") or code or "no message"))
     text = f"AWS answered {code or status}: {message}"
-    passing = code in PASSING or code in REFUSED or status in (408, 429) or status >= 500
+    passing = code in PASSING or code in REFUSED or status in (408, 429) or status >= 500 or _is_in_use(code, message)
     if not passing and is_missing(code, message) and not creating:
         return NotFound(text)
     if passing or not creating:
@@ -320,6 +321,11 @@ def failure(
     if _NOT_FOUND.search(code):
         return Fail(message, code="ResourceNotFound")
     return Fail(message, code=_CODES.get(code) or code.removesuffix("Exception") or "InvalidRequest")
+
+
+def _is_in_use(code: str, message: str) -> bool:
+    """True for a quota of SageMaker's that others use up just now; one that nobody uses is too small for good."""
+    return code == "ResourceLimitExceeded" and _IN_USE.search(message) is not None
 
 
 def words(text: str) -> str:

@@ -496,6 +496,18 @@ def test_errors_of_a_create_are_told_apart(case: Case, agent: Any, away: AwsDoor
     assert len(away.asked) == len({operation for operation, _ in away.asked})  # the SDK repeats nothing by itself
 
 
+@pytest.mark.parametrize(("used", "error"), [(2, Retry), (0, Fail)])
+def test_a_quota_that_others_use_up_is_waited_for(away: AwsDoor, used: int, error: type) -> None:
+    said = (
+        f"The limit 'ml.p3.2xlarge for training job usage' is 2 Instances, with current utilization of {used} Instances"
+    )
+    away.rule = lambda _operation, _region: refusal("ResourceLimitExceeded", said)
+    agent = CASES["sagemaker-jobs"].opened()
+    with pytest.raises(error, match="training job usage"):
+        agent.create(CASES["sagemaker-jobs"].task())
+    agent.close()
+
+
 def test_a_region_that_is_a_host_is_refused(case: Case, agent: Any, away: AwsDoor) -> None:
     """A region becomes part of a host's name."""
     place = "x.example.org/"
