@@ -18,6 +18,14 @@ def container_of(task: Task) -> Container:
     return task.container
 
 
+def words_of(task: Task) -> list[str]:
+    """The words of the container's command, filled in. `Fail` if there are none."""
+    container = task.container
+    if container is None or not (container.command or container.args):
+        raise Fail(f"A {task.type.name} task needs a container with a command.")
+    return rendered(task, [*container.command, *container.args])
+
+
 def rendered(task: Task, words: Sequence[str]) -> list[str]:
     """Words of a command with what stands for inputs and places filled in."""
     others = {"outputprefix": task.output_prefix, "perretryuniquekey": task.key}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airside.agents.flyte_function import environment_of, words_of
+from airside.agents.flyte_container import environment_of, words_of
 from airside.agents.json_values import to_json
 from airside.agents.placeholders import PLACEHOLDER, render, render_value
 from airside.model import Fail, Task, TaskTemplate, UsageError

@@ -19,7 +19,9 @@ module = importlib.util.module_from_spec(spec)
 sys.modules["wf"] = module
 spec.loader.exec_module(module)
 task = getattr(module, name)
-context = SerializationContext(version="v1", project="flights", domain="development", org="airline")
+context = SerializationContext(
+    version="v1", project="flights", domain="development", org="airline", root_dir=Path(file).parent
+)
 Path(template).write_bytes(get_proto_task(task, context).SerializeToString())
 made = asyncio.run(convert_from_native_to_inputs(task.native_interface, **json.loads(values)))
 Path(inputs).write_bytes(made.proto_inputs.SerializeToString())

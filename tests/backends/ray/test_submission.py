@@ -108,3 +108,16 @@ def test_every_state_and_every_reason_has_its_phase() -> None:
         {"status": "FAILED", "message": "Failed to start supervisor actor x: 'no'. Full traceback:\nT"}
     )
     assert failed.message == "Failed to start supervisor actor x: 'no'."
+
+
+def test_a_function_of_flyte_2_is_told_the_names_of_run_and_action() -> None:
+    env = {"ACTION_NAME": "a1", "RUN_NAME": "r1", "_U_RUN_BASE": "s3://b", "_U_ORG_NAME": "airline"}
+    container = Container(image="img", args=("a0", "--outputs-path", "{{.outputPrefix}}", "--name", "a1"))
+    task = Task(
+        type=TaskType("ray"), config={"mainApplicationFile": "local:///opt/venv/bin/runtime.py"}, key=KEY,
+        container=container, output_prefix="s3://b/0", execution=Execution(name="r1", project="flights", env=env),
+    )  # fmt: skip
+    body = body_of(task)
+    assert body["entrypoint"] == "a0 --outputs-path s3://b/0 --name a1"
+    given = body["runtime_env"]["env_vars"]
+    assert given.items() >= {**env, "FLYTE_INTERNAL_EXECUTION_PROJECT": "flights"}.items()

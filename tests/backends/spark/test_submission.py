@@ -85,3 +85,16 @@ def test_a_function_of_flyte_is_run_as_its_image_would() -> None:
     env = body["environmentVariables"]
     assert env["PYSPARK_PYTHON"] == env["PYSPARK_DRIVER_PYTHON"] == "/usr/bin/python3"
     assert (env["A"], env["FLYTE_FAIL_ON_ERROR"], env["FLYTE_INTERNAL_EXECUTION_ID"]) == ("b", "true", "run-1")
+
+
+def test_a_function_of_flyte_2_is_told_the_names_of_run_and_action() -> None:
+    env = {"ACTION_NAME": "a1", "RUN_NAME": "r1", "_U_RUN_BASE": "s3://b", "_U_ORG_NAME": "airline"}
+    container = Container(image="img", args=("a0", "--outputs-path", "{{.outputPrefix}}", "--name", "a1"))
+    task = Task(
+        type=TaskType("spark"), config={"mainApplicationFile": "local:///opt/venv/bin/runtime.py"}, key=KEY,
+        container=container, output_prefix="s3://b/0", execution=Execution(name="r1", project="flights", env=env),
+    )  # fmt: skip
+    body = body_of(task)
+    assert body["appArgs"] == ["/opt/venv/bin/runtime.py", "a0", "--outputs-path", "s3://b/0", "--name", "a1"]
+    given = body["environmentVariables"]
+    assert given.items() >= {**env, "FLYTE_INTERNAL_EXECUTION_PROJECT": "flights"}.items()
