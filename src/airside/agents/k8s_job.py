@@ -197,8 +197,8 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
             found = ask(
                 pods.list_namespaced_pod, job.namespace, label_selector=selector, doing="The pods cannot be listed"
             ).items
-            if not found:
-                self.get(job, call)  # `NotFound` if the Job is gone
+            if not found and self.get(job, call).phase.is_terminal:  # or it is `NotFound`, too
+                raise NotFound("The pod of the Job is gone, and its log with it.")
             return max(found, key=lambda pod: pod.metadata.creation_timestamp, default=None)
 
         return lines_of(pods, newest, after=after, limit=limit, patience=_FOLLOW)

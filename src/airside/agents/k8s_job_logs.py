@@ -12,13 +12,16 @@ from airside.agents.stamped_lines import instant_of, lines_after
 from airside.model import LogLine, NotFound, Retry
 
 _CLOCKS_DIFFER = 60.0  # seconds by which a node's clock may be ahead of ours; what is read twice is given once
-_PAUSE = 0.5  # seconds between two looks at a pod that has not begun
+_PAUSE = 0.5  # seconds between two looks at a pod of which nothing comes
 
 
 def lines_of(pods: Any, newest: Callable[[], Any], *, after: str, limit: int, patience: float) -> Iterator[LogLine]:
     """The lines after the time `after`, until the container ends. `newest` gives the Job's newest pod, or None."""
-    begin, given = instant_of(after) if after else None, 0
+    begin, given, seen = instant_of(after) if after else None, 0, -1
     while given < limit:
+        if given == seen:
+            time.sleep(_PAUSE)  # nothing came: the pod has not begun, or its node is away
+        seen = given
         pod = newest()
         over = pod is not None and pod.status.phase in ("Succeeded", "Failed")
         if pod is not None and (over or pod.status.phase == "Running"):
@@ -29,8 +32,6 @@ def lines_of(pods: Any, newest: Callable[[], Any], *, after: str, limit: int, pa
                     return
             if over:
                 return
-        else:
-            time.sleep(_PAUSE)
 
 
 def _read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
+from kubernetes import client
 
 from airside import Container, kwtypes
 from airside.agents.k8s_job import K8sJob, K8sJobAgent, K8sJobTask
@@ -321,6 +324,43 @@ async def test_a_job_that_cannot_be_given_up_leaves_the_others_alone(
             await asyncio.sleep(0.2)
     assert isinstance(told[0], Retry)
     assert isinstance(told[1], Resource)
+
+
+async def test_the_least_permissions_of_the_documentation_are_enough(
+    plane: Any, options: Options, namespace: str
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "agents" / "k8s_job.md").read_text()
+    [text] = re.findall(r"### Least permissions\n.*?```yaml\n(.*?)```", page, re.DOTALL)
+    name = f"least-{time.time_ns()}"
+    subjects = [{"kind": "User", "name": "plain", "apiGroup": "rbac.authorization.k8s.io"}]
+    role = {"kind": "Role", "name": name, "apiGroup": "rbac.authorization.k8s.io"}
+    plane.rbac.create_namespaced_role(namespace, {"metadata": {"name": name}, **yaml.safe_load(text)})
+    plane.rbac.create_namespaced_role_binding(
+        namespace, {"metadata": {"name": name}, "subjects": subjects, "roleRef": role}
+    )
+    least = {**options, "kubeconfig": plane.kubeconfig.replace("admin", "plain"), "pending_timeout": 0.5}
+    async with harness(K8s(), options=options) as h, opened(least) as agent:
+        stuck = h.task(task=echo(), inputs={"n": 1})
+        meta = await agent.create(stuck, Call())
+        assert await agent.create(stuck, Call()) == meta  # it reads the one that is there
+        waiting = {"reason": "ErrImagePull", "message": "no such image"}
+        status = {"phase": "Pending", "containerStatuses": [container(waiting=waiting)]}
+        await asyncio.to_thread(plane.report, namespace, status)
+        assert (await _end(agent, meta)).code == "ImagePullFailed"  # it has ended the Job
+        async with asyncio.timeout(60):
+            while plane.core.list_namespaced_pod(namespace).items:
+                await asyncio.sleep(0.2)
+            with pytest.raises(NotFound, match="gone, and its log with it"):
+                [line async for line in agent.logs(meta, after="", limit=1, call=Call())]
+        await agent.delete(meta, Call())
+        async with asyncio.timeout(60):
+            while plane.batch.list_namespaced_job(namespace).items:
+                await asyncio.sleep(0.2)
+    log = {"namespace": namespace, "verb": "get", "resource": "pods", "subresource": "log"}  # there is no node to ask
+    review = client.AuthorizationV1Api(plane.api).create_subject_access_review(
+        {"spec": {"user": "plain", "resourceAttributes": log}}
+    )
+    assert review.status.allowed
 
 
 async def test_a_clock_that_is_ahead_of_the_clusters_gives_up_nothing(
