@@ -328,3 +328,31 @@ def test_a_pending_handle_holds_no_secret_of_its_connection(virtual: Virtual) ->
         await service.watch.close()
 
     virtual(main)
+
+
+def test_the_next_attempt_waits_until_the_one_before_is_known_to_be_over(virtual: Virtual) -> None:
+    class Lingering(Alone):
+        over_at = float("inf")
+        made_at: tuple[float, ...] = ()
+
+        async def create(self, task: Task, call: Call) -> bytes:
+            self.made_at = (*self.made_at, time.monotonic())
+            return await super().create(task, call)
+
+        async def get(self, meta: bytes, call: Call) -> Resource:
+            is_over = meta == b"job-0" and time.monotonic() >= self.over_at
+            return Resource(Phase.ABORTED if is_over else Phase.RUNNING)
+
+        async def delete(self, meta: bytes, call: Call) -> None:
+            self.over_at = min(self.over_at, time.monotonic() + 30.0)
+
+    async def main() -> None:
+        agent = Lingering(create_seconds=0.0)
+        await Service([agent], ServerSettings()).create(request())
+        another = request()
+        another.output_prefix = "s3://bucket/run/n0/1"
+        await Service([agent], ServerSettings()).create(another)  # a process that knows nothing of the first
+        assert len(agent.made_at) == 2
+        assert agent.made_at[1] >= agent.over_at
+
+    virtual(main)
