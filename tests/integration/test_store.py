@@ -60,6 +60,20 @@ def event(job: Job, note: str = "") -> Event:
     return Event(job=job.id, at=1.0, attempt=job.attempt, stage=job.stage, phase=job.phase, note=note)
 
 
+async def test_a_commit_is_asked_to_be_on_the_disk(tmp_path: Path) -> None:
+    """What no kill of a process shows: that a power failure takes nothing that was acknowledged."""
+    store = Store(tmp_path / "engine.db")
+    await store.open()
+    try:
+        kept = [
+            await store.read(lambda database: database._connection.execute(f"PRAGMA {name}").fetchone()[0])  # noqa: B023
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    finally:
+        await store.close()
+    assert kept == ["wal", 2, 1]  # 2 is FULL
+
+
 def filled(path: Path, *ids: str) -> Database:
     database = Database(path)
     with database.transaction():

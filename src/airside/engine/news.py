@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from airside.engine.database import Event
 from airside.engine.ending import Step
 from airside.engine.job import Job, changed
+from airside.model import LogLink
 from airside.model.redaction import redact
 
 _DURABLE = ("meta", "links", "abort", "verdict", "deletes", "fetched", "faulty_since", "missing_since", "job_may_live")
@@ -27,8 +29,7 @@ def news(before: Job, after: Step, now: float) -> News | None:
     job, note = after.job, after.note
     if not note and (before is job or not _is_news(before, job)):
         return None
-    message = redact(job.message)
-    event = None
+    kept, event = _without_secrets(job), None
     if note or _story(before) != _story(job):
         event = Event(
             job=job.id,
@@ -36,10 +37,24 @@ def news(before: Job, after: Step, now: float) -> News | None:
             attempt=job.attempt,
             stage=job.stage,
             phase=job.phase,
-            message=message,
+            message=kept.message,
             note=redact(note),
         )
-    return News(job if message == job.message else changed(job, message=message), event)
+    return News(kept, event)
+
+
+def _without_secrets(job: Job) -> Job:
+    """The job as it may lie on a disk; secrets are in what agents say."""
+    said: dict[str, Any] = {}
+    if job.message and (message := redact(job.message)) != job.message:
+        said["message"] = message
+    if job.trouble and (trouble := redact(job.trouble)) != job.trouble:
+        said["trouble"] = trouble
+    if job.verdict is not None and (message := redact(job.verdict.message)) != job.verdict.message:
+        said["verdict"] = replace(job.verdict, message=message)
+    if job.links and (links := tuple(LogLink(redact(one.uri), redact(one.name)) for one in job.links)) != job.links:
+        said["links"] = links
+    return changed(job, **said) if said else job
 
 
 def _is_news(before: Job, after: Job) -> bool:

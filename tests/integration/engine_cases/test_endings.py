@@ -18,6 +18,7 @@ from tests.integration.engine_cases.service import (
     config,
     engine,
     finish,
+    let_rules,
     until,
 )
 
@@ -92,14 +93,7 @@ def deleted(service: Service) -> list[bytes]:
 async def test_e29_a_delete_that_keeps_failing_ends_deviation(start: Start) -> None:
     service = await start(script={"get": [RUNNING], "delete": [grpc.StatusCode.UNAVAILABLE]})
     async with engine(config(service)) as running:
-        find = running._drivers.find
-
-        async def impatient(record: Any) -> Any:
-            driver = await find(record)
-            driver.rules = replace(driver.rules, delete_tries=3)
-            return driver
-
-        running._drivers.find = impatient  # type: ignore[method-assign]  # held up for the test
+        let_rules(running, delete_tries=3)
         job = await running.submit(TASK)
         await until(lambda: service.calls("get"))
         await running.cancel(job)

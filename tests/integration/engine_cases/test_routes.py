@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -152,6 +153,17 @@ async def test_e10_timeouts_method_then_default_then_none(start: Start) -> None:
     unlimited = await start()
     await finish(config(**agents(a=unlimited)))
     assert {one.limit for one in unlimited.received if one.verb != "list"} == {None}
+
+
+async def test_the_service_config_of_a_deployment_is_that_of_its_channel(start: Start) -> None:
+    """It says here that gRPC itself is to repeat a call, so the engine does not hear of the first one's end."""
+    service = await start(script={"create": [grpc.StatusCode.UNAVAILABLE, b"job-1"]})
+    policy = {"maxAttempts": 2, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1}
+    retry = {"name": [{}], "retryPolicy": {**policy, "retryableStatusCodes": ["UNAVAILABLE"]}}
+    written = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [retry]})
+    outcome = await finish(config(service, defaultAgent={"defaultServiceConfig": written}))
+    assert (outcome.phase, outcome.attempts) == (Phase.SUCCEEDED, 1)
+    assert [one.output_prefix[-2:] for one in service.calls("create")] == ["/0", "/0"]
 
 
 async def test_e11_tls_is_what_named_services_get_unless_insecure(start: Start) -> None:
