@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,7 @@ from tests.backends.spark_connect.test_spark_connect import SLOW, ended, opened,
 
 from airside import Connection, Fail, NotFound, Phase, Retry, StructuredDataset, kwtypes
 from airside.agents.spark_connect import ConnectJob
-from airside.agents.spark_connect_session import protocol
-from airside.agents.spark_connect_states import HANDLES, RESPONSES, SQL_STATES, Told, error_of, failure_of
+from airside.agents.spark_connect_states import HANDLES, SQL_STATES
 from airside.model import Call
 from airside.model.redaction import redact
 
@@ -189,28 +188,7 @@ async def test_a_server_behind_tls_is_checked(server: Any, tmp_path: Path) -> No
             await one.close()
 
 
-def test_errors_without_spark_are_told_apart() -> None:
-    told: Mapping[str, type[Exception]] = {
-        "PERMISSION_DENIED": Fail, "UNIMPLEMENTED": Fail, "INVALID_ARGUMENT": Fail,
-        "UNAUTHENTICATED": Retry, "UNAVAILABLE": Retry, "RESOURCE_EXHAUSTED": Retry, "INTERNAL": Retry,
-    }  # fmt: skip
-    assert {status: type(error_of(Told(status, "words"))) for status in told} == told
-    assert {type(error_of(Told(status, "words"), polling=True)) for status in told} == {Retry}
-    assert error_of(Told("PERMISSION_DENIED", "no")).code == "Forbidden"
-    busy = error_of(Told("RESOURCE_EXHAUSTED", "busy", after=7.0))
-    assert isinstance(busy, Retry)
-    assert busy.after == 7.0
-    system = failure_of(Told("INTERNAL", "lost executor", "INTERNAL_ERROR_NETWORK", "XX000", (), is_sparks=True))
-    assert (system.phase, system.code) == (Phase.RETRYABLE_FAILED, "InternalErrorNetwork")
-    denied = failure_of(Told("INTERNAL", "no", "INSUFFICIENT_PERMISSIONS", "42501", (), is_sparks=True))
-    assert (denied.phase, denied.code) == (Phase.FAILED, "Forbidden")
-    python = ("org.apache.spark.api.python.PythonException", "java.lang.RuntimeException")
-    assert failure_of(Told("INTERNAL", "ValueError: x", classes=python, is_sparks=True)).code == "PythonException"
-
-
-def test_the_tables_know_every_response_and_error_of_spark(spark_home: Path) -> None:
-    response = protocol().ExecutePlanResponse.DESCRIPTOR.oneofs_by_name["response_type"]
-    assert {one.name for one in response.fields} <= set(RESPONSES)
+def test_the_tables_know_every_error_of_spark(spark_home: Path) -> None:
     [jar] = spark_home.glob("jars/spark-common-utils_*.jar")
     with zipfile.ZipFile(jar) as archive:
         conditions = json.loads(archive.read("error/error-conditions.json"))
