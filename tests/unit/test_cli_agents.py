@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_an_agent_whose_library_is_not_installed_is_listed_as_not_usable(
     assert missing["webhook"].startswith("The webhook agent needs")
     assert missing["echo"] == ""
     with pytest.raises(MissingExtra):
-        DuckDBAgent().open(DuckDBAgent.Options())
+        asyncio.run(adapt(DuckDBAgent()).open(DuckDBAgent.Options()))
 
 
 def test_agents_of_a_module_are_listed_too(

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TypeVar
 from airside.agents.aws import AccountOptions, Aws
 from airside.model import AirsideError, Call, NotFound, Resource, Retry, Task
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -35,8 +34,6 @@ class AWSAgent(AsyncAgent[M]):
     Options = AccountOptions
 
     def open(self, options: Any) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._aws = Aws(options.place, self.service)
 
     def close(self) -> None:

@@ -33,7 +33,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 log = logging.getLogger("airside.agents.batches")
 
@@ -170,9 +169,6 @@ class BatchAgent(AsyncAgent[Batch]):
     # -- what all have in common --------------------------------------------------------------------------------------
 
     def open(self, options: BatchOptions) -> None:
-        missing = missing_extra(self)
-        if missing is not None:
-            raise missing
         hosts = options.allowed_hosts
         self.accounts = Accounts(self.vendor, base_url=options.base_url, allowed_hosts=hosts, make=self.make_client)
         self._transfers = Transfers(options.allowed_directories)

@@ -34,7 +34,6 @@ from airside.model import (
     Task,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 from airside.sdk.secrets import secret
 
 if TYPE_CHECKING:
@@ -101,8 +100,6 @@ class BigQueryAgent(AsyncAgent[Query]):
                 raise ValueError("maximum_bytes_billed is a number from 0, max_rows one from 1")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._defaults = Defaults(
             project=options.project,

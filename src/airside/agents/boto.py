@@ -20,7 +20,6 @@ from airside.agents.boto_request import Filled, fill, fit, region_of
 from airside.agents.config_keys import check_keys, text_at
 from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
-from airside.sdk.declare import missing_extra
 
 _ARN = re.compile(r"arn:aws[a-z-]*:[a-z0-9-]+:[a-z0-9-]+:\d+:[A-Za-z0-9/_-]+")
 _EXISTS = "Cannot create already existing"
@@ -109,8 +108,6 @@ class BotoAgent(SyncAgent):
                 raise ValueError("methods are written as service.method, such as sagemaker.*")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         place = replace(options.place, attempts=options.request_attempts, answers_within=options.request_timeout)
         self._aws = Aws(place)

@@ -15,7 +15,6 @@ from airside.agents.config_keys import check_keys
 from airside.agents.openai_account import OPENAI, make_client
 from airside.model import Call, Fail, Phase, Resource, Task, TaskTemplate, UsageError
 from airside.sdk.agent import SyncAgent
-from airside.sdk.declare import missing_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +69,6 @@ class ChatGPTAgent(SyncAgent):
         request_retries: int = 2
 
     def open(self, options: Options) -> None:
-        missing = missing_extra(self)
-        if missing is not None:
-            raise missing
         self._options = options
         hosts = options.allowed_hosts
         self._accounts = Accounts(OPENAI, base_url=options.base_url, allowed_hosts=hosts, make=make_client)

@@ -27,7 +27,6 @@ from airside.agents.faults import fault_of, faults
 from airside.agents.json_values import kind_of
 from airside.model import AgentError, Call, Connection, Fail, LogLine, LogLink, NotFound, Resource, Retry, Task
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 __all__ = ["DatabricksAgent", "DatabricksTask", "Run"]
 
@@ -83,8 +82,6 @@ class DatabricksAgent(AsyncAgent[Run]):
         service_credential_provider: str = ""
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._workspaces = Workspaces(
             host=options.host,

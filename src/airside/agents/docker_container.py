@@ -43,7 +43,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 KEY_LABEL = "airside.key"
 _KEYS = ("pull",)
@@ -141,8 +140,6 @@ class DockerContainerAgent(AsyncAgent[ContainerJob]):
             size(self.memory or "1")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._engine = Engine(options.url)
         self._folder = Path(options.state_dir).expanduser() if options.state_dir else default_state_dir(self.name)

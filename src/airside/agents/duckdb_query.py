@@ -21,7 +21,6 @@ from airside.agents.jobs import Job, Launch, passed_environment
 from airside.agents.json_values import kind_of, to_json
 from airside.agents.supervised import JobOptions, SupervisedAgent, output_directory, output_notes
 from airside.model import Fail, Sql, StructuredDataset, Task, TaskTemplate, UsageError
-from airside.sdk.declare import missing_extra
 
 REQUEST = "request.json"
 _CONFIG_KEYS = ("query", "secrets", "configs")
@@ -90,8 +89,6 @@ class DuckDBAgent(SupervisedAgent):
                 raise ValueError("threads is a number from 0")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self.open_jobs(options)
 

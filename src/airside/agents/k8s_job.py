@@ -42,7 +42,6 @@ from airside.model import (
     Task,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 _ONE_LIST = 100  # Jobs that one list is asked for by their keys: the address stays under 4 KB
@@ -108,8 +107,6 @@ class K8sJobAgent(AsyncAgent[K8sJob]):
                 raise ValueError("image_pull_policy is Always, IfNotPresent or Never")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._clients = Clients(options.kubeconfig, options.context, HostAllowList(options.allowed_hosts))
         self._clients.get(None)

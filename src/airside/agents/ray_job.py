@@ -38,7 +38,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 _TOKEN = "ray_auth_token"  # noqa: S105 - a name
@@ -90,8 +89,6 @@ class RayJobAgent(AsyncAgent[RayJob]):
                 raise ValueError("timeout is a number of seconds above 0")
 
     async def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._address = _normal(options.address or _of_environment())
         own = (pattern_of(self._address),) if self._address else ()

@@ -88,9 +88,6 @@ class RestJobAgent(AsyncAgent[Job]):
 
     async def open(self, options: None) -> None:
         del options  # all is in the description
-        missing = missing_extra(self)
-        if missing is not None:
-            raise missing
         # The libraries take a while to load.
         self._client = await asyncio.to_thread(RestClient, self.name, self._described)
 

@@ -48,7 +48,6 @@ from airside.model import (
     Task,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 _PATIENCE = 0.9  # of the time that is left, for what finished jobs have left: the others' answers must not be late
 
@@ -88,8 +87,6 @@ class SlurmAgent(AsyncAgent[SlurmJob]):
     Options = slurm_clusters.Options
 
     def open(self, options: slurm_clusters.Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._job_url = options.job_url
         self._clusters = Clusters(options)
 

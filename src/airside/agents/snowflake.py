@@ -34,7 +34,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 if TYPE_CHECKING:
     from snowflake.connector import SnowflakeConnection
@@ -157,8 +156,6 @@ class SnowflakeAgent(AsyncAgent[Query]):
                 raise ValueError("max_rows is a number from 1, protocol is https or http")
 
     def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         names = ("account", "user", "database", "schema", "warehouse", "role")
         self._defaults: dict[str, Any] = {name: getattr(options, name) for name in names}

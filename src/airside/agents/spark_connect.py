@@ -42,7 +42,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 _TOKEN = "spark_connect_token"  # noqa: S105 - a name
@@ -110,8 +109,6 @@ class SparkConnectAgent(AsyncAgent[ConnectJob]):
                 raise ValueError("user is a name, max_rows a number from 1, timeout a number of seconds above 0")
 
     async def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._options = options
         self._server = _own_server(options)
         own = (pattern_of(self._server.url),) if self._server is not None else ()

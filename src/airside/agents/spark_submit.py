@@ -36,7 +36,6 @@ from airside.model import (
     UsageError,
 )
 from airside.sdk.agent import AsyncAgent
-from airside.sdk.declare import missing_extra
 
 _TOKEN = "spark_master_token"  # noqa: S105 - a name
 _FEW = 3  # up to so many drivers are asked for one by one, more by the master's list
@@ -89,8 +88,6 @@ class SparkSubmitAgent(AsyncAgent[SparkJob]):
                 raise ValueError("timeout is a number of seconds above 0")
 
     async def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._clusters = dict(options.clusters)
         if options.address:
             self._clusters[""] = Cluster(

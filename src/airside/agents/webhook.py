@@ -25,7 +25,6 @@ from airside.agents.json_values import kind_of
 from airside.model import Phase, Resource, Retry, Task, TaskTemplate, UsageError
 from airside.model.redaction import redact
 from airside.sdk.agent import SyncAgent
-from airside.sdk.declare import missing_extra
 from airside.sdk.hosts import HostAllowList
 
 if TYPE_CHECKING:
@@ -120,8 +119,6 @@ class WebhookAgent(SyncAgent):
         max_response_bytes: int = 1024 * 1024
 
     async def open(self, options: Options) -> None:
-        if (missing := missing_extra(self)) is not None:
-            raise missing
         self._destinations = Destinations(options.hosts, options.private_hosts)
         self._credentials = {name: HostAllowList(hosts) for name, hosts in options.credentials.items()}
         self._sender = HttpSender(self._destinations, options.max_response_bytes)

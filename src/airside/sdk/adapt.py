@@ -10,7 +10,7 @@ from typing import Any
 
 from airside.model import Call, Fail, LogLine, LogLink, Metric, PluginError, Resource, Retry, Task
 from airside.sdk.agent import Agent, AsyncAgent, SyncAgent
-from airside.sdk.declare import check, metadata_codec, name_of, settings_of, task_types_of
+from airside.sdk.declare import check, metadata_codec, missing_extra, name_of, settings_of, task_types_of
 from airside.sdk.discovery import explain
 from airside.sdk.invoke import Invoker, LaneName, accepts, may_be_left, takes_argument, timeout_for
 from airside.sdk.lane import THREADS
@@ -93,6 +93,9 @@ class Face(Agent):
             raise PluginError(f"Agent {self.name}: {exc}") from None
 
     async def open(self, options: Any) -> None:
+        missing = missing_extra(self.author)
+        if missing is not None:
+            raise missing
         method = getattr(self.author, "open", None)
         if method is not None:
             arguments = (options,) if takes_argument(method) else ()
