@@ -11,12 +11,17 @@ from typing import Any
 
 import blockbuster.blockbuster as watchdog
 import pytest
+from hypothesis import HealthCheck, settings
 
 from airside.model import redaction
 from airside.server.settings import ServerSettings
 from airside.testing.client import WIRES, RawClient, Wire
 from airside.testing.service import FAST, LocalService
 from airside.testing.target import find_agent
+
+# Generated tests have no deadline for one example: the machine may be busy with other tests.
+settings.register_profile("airside", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("airside")
 
 FIGURES = pytest.StashKey[list[str]]()
 StartService = Callable[..., Awaitable[LocalService]]
