@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,7 @@ from airside.model.redaction import redact
 
 _QUIET = 0.25  # seconds without a further response, after which all that there was has been read
 _PATIENCE = 2.5  # seconds: Spark tells of progress every two
+_NO_FILE = "-"
 _LARGEST = 64 * 1024 * 1024  # bytes of one response; Spark's own have up to four
 _MOST = 8 * 1024 * 1024  # bytes of rows; Spark keeps ten of what was read once
 
@@ -94,8 +97,11 @@ class Servers:
         self._channels: dict[tuple[str, bool], Any] = {}
         self._loading: asyncio.Task[Any] | None = None
 
-    def start(self) -> None:
-        self._loading = asyncio.create_task(asyncio.to_thread(protocol))
+    def start(self) -> asyncio.Task[Any]:
+        """Load the client, on a thread: that takes a second or two."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(protocol))
+        return self._loading
 
     async def close(self) -> None:
         if self._loading is not None:
@@ -105,8 +111,7 @@ class Servers:
 
     async def session(self, server: Server, session_id: str, headers: Mapping[str, str]) -> Session:
         """The session of this id, which the server makes when it is first used."""
-        if self._loading is not None:
-            await asyncio.shield(self._loading)
+        await asyncio.shield(self.start())
         from pyspark.sql.connect.proto import base_pb2_grpc
 
         place = (server.target, server.encrypted)
@@ -133,11 +138,23 @@ class Servers:
 
 def protocol() -> Any:
     """The messages of Spark Connect, as its own client has them."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _program_with_a_file():
         warnings.simplefilter("ignore")  # the client is not sure of newer releases of pandas, which is not used
         from pyspark.sql.connect import proto
 
     return proto
+
+
+@contextmanager
+def _program_with_a_file() -> Iterator[None]:
+    """A program without a file (`python -c`) is a doctest to the client, which then looks for a whole Spark."""
+    program = vars(sys.modules["__main__"])
+    lacks = "pyspark.sql.connect" not in sys.modules and program.setdefault("__file__", _NO_FILE) is _NO_FILE
+    try:
+        yield
+    finally:
+        if lacks:
+            program.pop("__file__", None)
 
 
 class Session:

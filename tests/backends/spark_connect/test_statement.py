@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -117,3 +119,13 @@ def test_errors_without_spark_are_told_apart() -> None:
 def test_the_table_knows_every_response_of_the_client() -> None:
     response = protocol().ExecutePlanResponse.DESCRIPTOR.oneofs_by_name["response_type"]
     assert {one.name for one in response.fields} == set(RESPONSES)
+
+
+def test_the_client_is_loaded_in_a_program_without_a_file() -> None:
+    program = (
+        "from airside.agents.spark_connect_session import protocol\n"
+        "assert protocol().Plan.DESCRIPTOR.full_name == 'spark.connect.Plan'\n"
+        "assert '__file__' not in globals()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
