@@ -28,7 +28,11 @@ def task(number: int, place: str, run: str) -> DatabricksTask:
 
 
 @pytest.mark.parametrize(
-    ("wire", "tasks", "kills"), [("v1", 8, 1), pytest.param("v2", 40, 6, marks=pytest.mark.faults)]
+    ("wire", "tasks", "kills"),
+    [
+        pytest.param("v1", 8, 1, marks=pytest.mark.backend),  # test_runs.py has a shorter one
+        pytest.param("v2", 40, 6, marks=pytest.mark.faults),
+    ],
 )
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_run(
     wire: Wire, tasks: int, kills: int, door: Any, fault_proxy: Callable[..., Any], killed_service: Callable[..., Any]

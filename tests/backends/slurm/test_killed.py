@@ -71,6 +71,7 @@ def jobs_named(cluster: Any, name: str) -> list[str]:
     return [line.split("|")[1] for line in lines if line.startswith(f"{name}|")]
 
 
+@pytest.mark.backend  # test_once.py has a shorter one
 async def test_the_service_is_killed_during_creates_and_each_attempt_has_one_job(
     cluster: Any, options: Options, shell_task: Callable[..., Any], killed_service: Callable[..., Any]
 ) -> None:

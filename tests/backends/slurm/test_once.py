@@ -82,7 +82,8 @@ async def test_processes_that_create_at_once_make_one_job(
     assert len(jobs_of(task.key)) == 1
 
 
-@pytest.mark.parametrize("keeps", ["its folder", pytest.param("the accounting", marks=pytest.mark.backend)])
+@pytest.mark.backend  # the controller takes seconds to forget
+@pytest.mark.parametrize("keeps", ["its folder", "the accounting"])
 async def test_a_job_that_the_controller_forgot_is_found(
     keeps: str, options: Options, shell_task: ShellTask, cluster: Any, work: Path, jobs_of: Callable[[str], list[str]]
 ) -> None:

@@ -193,6 +193,7 @@ async def test_a_job_that_waits_says_what_for(options: Options, shell_task: Shel
         await h.delete(job)
 
 
+@pytest.mark.backend  # Slurm looks at the time of its jobs twice a minute
 async def test_a_time_limit_is_told_apart(options: Options, shell_task: ShellTask, cluster: Any) -> None:
     async with harness(Slurm(), options=options) as h:
         job = await h.create(task=shell_task("sleep 600"))

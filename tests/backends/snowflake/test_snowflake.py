@@ -361,7 +361,8 @@ def test_an_account_that_there_is_not_fails_for_good(door: Any) -> None:
     assert raised.value.code == "NotFound"
 
 
-@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
+@pytest.mark.backend
+@pytest.mark.parametrize("wire", ["v1", "v2"])
 def test_the_conformance_suite_holds(door: Any, wire: Wire) -> None:
     task = query("SELECT %(n)s AS n", inputs=kwtypes(n=int), outputs=kwtypes(n=int))
     report = check_agent(SnowflakeAgent, task=task, inputs={"n": 1}, options=door, wires=(wire,))
