@@ -248,13 +248,18 @@ SDKS = (
 )
 
 
-def test_an_agent_without_a_job_loads_no_sdk(tmp_path: Path) -> None:
+def test_an_agent_that_nobody_set_up_is_loaded_with_its_first_job(tmp_path: Path) -> None:
     (tmp_path / "spy.py").write_text(SPY)
     with serving(tmp_path, "--modules", "spy") as (_, types, _):
         assert {"spark", "ray", "bigquery_query_job_task"} <= set(types.split(", "))
-    loaded = (tmp_path / "loaded").read_text().split()
-    assert "airside.agents.bigquery" in loaded
-    assert set(SDKS.split()) & set(loaded) == set()
+    loaded = set((tmp_path / "loaded").read_text().split())
+    assert not loaded & {*SDKS.split(), "airside.agents.bigquery", "airside.agents.ray_job"}
+    (tmp_path / "airside.toml").write_text('[agents.bigquery]\nlocation = "EU"\n')
+    with serving(tmp_path, "--modules", "spy"):
+        pass
+    loaded = set((tmp_path / "loaded").read_text().split())
+    assert "airside.agents.bigquery" in loaded, "what is set up is looked at when the service starts"
+    assert "airside.agents.ray_job" not in loaded
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

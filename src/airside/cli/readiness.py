@@ -15,6 +15,7 @@ from airside.cli.settings import Settings
 from airside.model import AirsideError
 from airside.model.redaction import redact
 from airside.sdk.declare import missing_extra
+from airside.sdk.deferred import DeferredAgent
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registration
 
@@ -42,7 +43,7 @@ class Readiness:
 
 def is_built_in(entry: Registration) -> bool:
     """True for an agent that is part of Airside."""
-    return type(entry.agent).__module__.startswith("airside.agents.")
+    return isinstance(entry.agent, DeferredAgent) or type(entry.agent).__module__.startswith("airside.agents.")
 
 
 def look(entries: Sequence[Registration], settings: Settings, *, probe: bool) -> list[Readiness]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any
 
-from airside.agents.rest_job import rest_job
-from airside.agents.rest_job_description import ENDINGS
+from airside.agents.catalogue import is_ours, outlines
 from airside.cli.settings import Settings
 from airside.model import UsageError
 from airside.sdk.agent import Agent
+from airside.sdk.deferred import DeferredAgent
 from airside.sdk.discovery import installed_plugins, load_modules, load_plugins
 from airside.sdk.registry import Registration, Registry
 
@@ -25,11 +27,35 @@ def load_registry(modules: Sequence[str] = ()) -> Registry:
     return registry
 
 
+def load_for_service(registry: Registry, plugins: Iterable[EntryPoint], asked: Set[str], *, threads: int) -> None:
+    """Register the agents of `plugins`; a built-in one that nobody `asked` for is loaded with its first job.
+
+    An agent is asked for by its name or one of its task types.
+    """
+    known = outlines()
+    for plugin in plugins:
+        outline = known.get(plugin.name) if is_ours(plugin) else None
+        if outline is None or not asked.isdisjoint((outline.name, *(name for name, _ in outline.task_types))):
+            load_plugins(registry, [plugin])
+        else:
+            agent = DeferredAgent(outline, partial(_made, plugin), threads=threads)
+            registry.register(agent, source=f"entry point {plugin.name} = {plugin.value}")
+
+
+def _made(plugin: EntryPoint) -> object:
+    return plugin.load()()
+
+
 def load_named(registry: Registry, modules: Sequence[str]) -> None:
     """Register the agents of modules, and those that files describe (`transcode.toml`).
 
     Raises `UsageError` for a module that cannot be imported, and for a description that is wrong.
     """
+    if not modules:
+        return
+    from airside.agents.rest_job import rest_job
+    from airside.agents.rest_job_description import ENDINGS
+
     load_modules(registry, [one for one in modules if not one.endswith(ENDINGS)])
     for path in modules:
         if path.endswith(ENDINGS):

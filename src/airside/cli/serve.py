@@ -19,7 +19,7 @@ import click
 from airside.cli.exits import Exit
 from airside.cli.isolation import elsewhere, start_isolated
 from airside.cli.readiness import is_built_in
-from airside.cli.registry import has_host_access, load_named, options_table
+from airside.cli.registry import has_host_access, load_for_service, load_named, options_table
 from airside.cli.selection import names_of, selected
 from airside.cli.serve_security import (
     SigningOptions,
@@ -36,7 +36,7 @@ from airside.observe.prometheus import Metrics
 from airside.observe.tracing import Tracing
 from airside.sdk.adapt import adapt_all
 from airside.sdk.declare import missing_extra
-from airside.sdk.discovery import installed_plugins, load_plugins
+from airside.sdk.discovery import installed_plugins
 from airside.sdk.lane import THREADS
 from airside.sdk.options import read_options
 from airside.sdk.registry import Registration, Registry
@@ -184,7 +184,8 @@ def _loop_factory() -> Any:
 async def _serve(options: ServeOptions, settings: Settings) -> int:
     configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
     registry = Registry()
-    load_plugins(registry, elsewhere(installed_plugins(), settings))
+    asked = _asked(options, settings)
+    load_for_service(registry, elsewhere(installed_plugins(), settings), asked, threads=options.threads)
     load_named(registry, options.modules or ())
     metrics = _metrics()
     hooks = [metrics] if metrics else []
@@ -321,11 +322,16 @@ def _allowed(registry: Registry, entries: Sequence[Registration], options: Serve
         yield entry
 
 
+def _asked(options: ServeOptions, settings: Settings) -> set[str]:
+    """The agents that somebody has named or set up, by name or task type."""
+    return {*(options.agents or ()), *(options.enable or ()), *settings.agents}
+
+
 def _with_their_libraries(
     entries: Iterable[Registration], options: ServeOptions, settings: Settings
 ) -> list[Registration]:
     """The agents without those that come along, lack their library and were not asked for by name: one line for all."""
-    asked = {*(options.agents or ()), *(options.enable or ()), *settings.agents}
+    asked = _asked(options, settings)
     kept, without = list[Registration](), list[str]()
     for entry in entries:
         if is_built_in(entry) and asked.isdisjoint(names_of(entry)) and missing_extra(entry.agent):

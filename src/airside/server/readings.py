@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from airside.observe.readings import Gauge, LaneLoad, Reading
 from airside.sdk.adapt import Face
 from airside.sdk.agent import Agent
+from airside.sdk.deferred import DeferredAgent
 from airside.server.handle import SigningKeys
 from airside.server.observed import ObservedAgent
 from airside.server.service import Service
@@ -41,6 +42,8 @@ def read_lanes(agents: Sequence[Agent]) -> Iterator[Reading]:
 
 def lanes_of(agent: Agent) -> Sequence[LaneLoad]:
     """How busy the agent's lanes are; an isolated agent's, as its process said last."""
+    if isinstance(agent, DeferredAgent):
+        return lanes_of(agent.behind) if agent.behind is not None else ()
     if isinstance(agent, Face):
         return [LaneLoad(name, one.size, one.busy, one.stuck) for name, one in sorted(agent.invoker.lanes.items())]
     lanes: Sequence[LaneLoad] = getattr(agent, "lanes", ())
