@@ -305,7 +305,7 @@ class Database:
         try:
             yield
         except sqlite3.Error as exc:
-            raise StoreError(_explained(exc, self.path)) from exc
+            raise StoreError(explained(exc, self.path)) from exc
         except OSError as exc:
             raise StoreError(
                 f"The store {self.path} cannot be made: {exc.strerror or exc}; choose another folder by "
@@ -326,7 +326,8 @@ _EXPLANATIONS = {
 }
 
 
-def _explained(exc: sqlite3.Error, path: str) -> str:
+def explained(exc: sqlite3.Error, path: str) -> str:
+    """What is wrong with the store at `path`, and what to do, in one sentence."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     return f"The store {path} {_EXPLANATIONS.get(code, 'does not work')} ({exc})."
 

@@ -84,6 +84,11 @@ class FlyteConfig:
 
 def load_config(path: str | Path) -> FlyteConfig:
     """Read a YAML file, or all those of a folder as one, as Flyte does. Raises `UsageError` that names file and key."""
+    return read_config(load_document(path), str(path))
+
+
+def load_document(path: str | Path) -> dict[str, Any]:
+    """What is written in a YAML file, or in all those of a folder as one. Raises `UsageError` that names the file."""
     try:
         import yaml
     except ImportError as exc:
@@ -99,7 +104,7 @@ def load_config(path: str | Path) -> FlyteConfig:
         if not isinstance(found, Mapping | None):
             raise UsageError(f"{file}: the document: expected a mapping, got {type(found).__name__}.")
         merged = _merged(merged, found or {})
-    return read_config(merged, str(path))
+    return merged
 
 
 def _files(path: Path) -> Sequence[Path]:

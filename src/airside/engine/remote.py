@@ -208,11 +208,11 @@ class RemoteAgent(Agent):
     def _learn(self, family: Family, entries: Sequence[Any]) -> None:
         """Take over what the service lists."""
         self.family = family
-        found = [_read_listing(entry) for entry in entries]
+        found = [read_listing(entry) for entry in entries]
         if self._wanted is not None:
             found = [one for one in found if self._wanted in one.task_types]
             if not found:
-                known = ", ".join(str(one) for entry in entries for one in _read_listing(entry).task_types)
+                known = ", ".join(str(one) for entry in entries for one in read_listing(entry).task_types)
                 raise UsageError(f"{self.target} serves no task type {self._wanted} (it serves: {known or 'none'}).")
         types = tuple(dict.fromkeys(one for listing in found for one in listing.task_types))
         if self._wanted is not None:  # the wanted type is the one that get and delete are for
@@ -252,23 +252,25 @@ async def discover(
             timeouts=timeouts,
             service_config=service_config,
         )
-        for listing in map(_read_listing, entries)
+        for listing in map(read_listing, entries)
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
+class Listed:
+    """One agent, as a service lists it."""
+
     name: str
     task_types: tuple[TaskType, ...]
     is_sync: bool
 
 
-def _read_listing(entry: Any) -> _Listing:
+def read_listing(entry: Any) -> Listed:
     """An `Agent` of Flyte 1 or a `Connector` of Flyte 2. Agents before 1.11 list names only, which mean version 0."""
     types = [TaskType(category.name, category.version) for category in entry.supported_task_categories]
     if not types:
         types = [TaskType(name) for name in getattr(entry, "supported_task_types", ())]
-    return _Listing(entry.name, tuple(dict.fromkeys(types)), getattr(entry, "is_sync", False))
+    return Listed(entry.name, tuple(dict.fromkeys(types)), getattr(entry, "is_sync", False))
 
 
 def _parse(message: Any, data: bytes) -> Any:

@@ -149,6 +149,18 @@ def _key(section: Section, deployment: Deployment) -> str:
     return f"{section.kind}/{'app ' if deployment in section.apps else ''}{deployment.id}"
 
 
+def deployments_of(config: FlyteConfig) -> list[tuple[str, Section, Deployment]]:
+    """Every deployment, with the key that its listing has and the section that it is in."""
+    return [
+        (_key(section, one), section, one) for section in config.sections for one in (*_listed(section), *section.apps)
+    ]
+
+
+def key_of(route: Route) -> str:
+    """The key of the listing that a route leads to."""
+    return _key(route.section, route.deployment)
+
+
 class RoutedAgents:
     """The drivers of jobs that go where Flyte's configuration says. Asks every service what it serves, for ever.
 
