@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("airside.cli.jobs:jobs", "See, await, cancel and repeat detached jobs."),
     "engine": ("airside.cli.engine:engine", "Drive detached jobs to their ends."),
     "check": ("airside.cli.check:check", "Try an agent against the rules that Flyte's engines rely on."),
+    "doctor": ("airside.cli.doctor:doctor", "Find out what is wrong with an installation, and what to do."),
     "new": ("airside.cli.new:new", "Write a complete, tested, installable agent package."),
     "demo": ("airside.cli.demo:demo", "Run real tasks on real data through a served agent."),
 }

@@ -148,7 +148,7 @@ def serve(kind: str, settings_file: str | None, **flags: Any) -> int:
     """
     del kind
     settings = load_settings(settings_file)
-    options = _options(settings, flags)
+    options = serve_options(settings, flags)
     gc.disable()  # until all is loaded, of which nothing is garbage
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -182,7 +182,7 @@ def _loop_factory() -> Any:
 
 
 async def _serve(options: ServeOptions, settings: Settings) -> int:
-    configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `_options`
+    configure(options.log_format, options.log_level)  # type: ignore[arg-type]  # checked by `serve_options`
     registry = Registry()
     asked = _asked(options, settings)
     load_for_service(registry, elsewhere(installed_plugins(), settings), asked, threads=options.threads)
@@ -204,7 +204,7 @@ def _server(options: ServeOptions, settings: Settings, registry: Registry, metri
 
     entries, broken = selected(registry, options.agents)
     before = len(registry.broken)
-    chosen = _with_their_libraries(_allowed(registry, entries, options), options, settings)
+    chosen = _with_their_libraries(allowed(registry, entries, options), options, settings)
     agents = adapt_all(registry, chosen, ADAPTERS, threads=options.threads)
     if not agents and not registry.broken:
         raise UsageError("No agent is left to serve: see above why each one is not, or leave out --agent.")
@@ -263,8 +263,8 @@ def _metrics() -> Metrics | None:
         return None  # the page /metrics says what to install
 
 
-def _options(settings: Settings, flags: Mapping[str, Any]) -> ServeOptions:
-    """The table `[serve]` with the flags laid over it."""
+def serve_options(settings: Settings, flags: Mapping[str, Any]) -> ServeOptions:
+    """The table `[serve]` with the flags laid over it. Raises `UsageError` that names the key."""
     where = f"{settings.source}: serve"
     options: ServeOptions = read_options(ServeOptions, settings.serve, where)
     _check(options, where)
@@ -289,7 +289,7 @@ def _check(options: ServeOptions, where: str) -> None:
             raise UsageError(f"{where}.{key}: expected {values}, got {getattr(options, key)!r}")
 
 
-def _allowed(registry: Registry, entries: Sequence[Registration], options: ServeOptions) -> Iterable[Registration]:
+def allowed(registry: Registry, entries: Sequence[Registration], options: ServeOptions) -> Iterable[Registration]:
     """The agents to serve: those with access to this host only if they were enabled by name."""
     from airside.server.settings import is_loopback
 
