@@ -193,6 +193,13 @@ def test_a_broken_plugin_and_a_task_type_that_two_claim(folder: Path, doctor: Do
     assert (code, finding(told, "plugin", "zz_broken")) == (0, "warning")
 
 
+def test_libraries_that_do_not_go_together(folder: Path, doctor: Doctor) -> None:
+    (folder / "flyteidl2").mkdir()
+    (folder / "flyteidl2" / "__init__.py").write_text("raise ImportError('made for another protobuf')")
+    code, told = doctor("--endpoint", "localhost:1", PYTHONPATH=str(folder))
+    assert (code, finding(told, "versions", "ImportError: made for another protobuf")) == (1, "problem")
+
+
 def test_a_library_is_missing_only_for_an_agent_that_is_named(folder: Path, doctor: Doctor) -> None:
     text = (
         "from airside.agents.echo import EchoAgent\n"

@@ -38,13 +38,13 @@ def doctor(settings: str | None, config: str | None, endpoint: str | None, as_js
     from airside.cli.doctor_here import look_here
 
     way_in = read_endpoint(endpoint, access).access()
-    if endpoint is not None:
+    findings = Findings()
+    can_call = look_here(settings, findings)
+    if can_call and endpoint is not None:
         from airside.engine.endpoint import checked
 
-        checked(endpoint)
-    findings = Findings()
-    look_here(settings, findings)
-    if config is not None or endpoint is not None:
+        checked(endpoint)  # a mistake in it is one in the command
+    if can_call and (config is not None or endpoint is not None):
         asyncio.run(_look_elsewhere(config, endpoint, way_in, findings))
     _report(findings, as_json=as_json)
     return Exit.FAILED if any(one.status == "problem" for one in findings) else Exit.OK

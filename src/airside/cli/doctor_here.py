@@ -39,9 +39,9 @@ _SECRET_KEY = re.compile(r"(token|password|secret|key|credentials?|dsn)$")
 _CORRECT = "Correct it; `docs/reference/settings.md` lists what the file may hold."
 
 
-def look_here(file: str | None, findings: Findings) -> None:
-    """Look at everything that `airside serve` and the engine need on this machine."""
-    _look_at_versions(findings)
+def look_here(file: str | None, findings: Findings) -> bool:
+    """Look at everything that `airside serve` and the engine need on this machine. False if no calls can be made."""
+    can_call = _look_at_versions(findings)
     settings = findings.attempt("settings", _CORRECT, lambda: load_settings(file))
     if settings is None:
         settings, options = Settings(), None
@@ -53,13 +53,16 @@ def look_here(file: str | None, findings: Findings) -> None:
     registry = _look_at_plugins(settings, options or ServeOptions(), findings)
     _look_at_agents(settings, registry, options or ServeOptions(), findings)
     _look_at_tables(settings, registry, options or ServeOptions(), findings)
+    if not can_call:
+        return False
     if options is not None:
         _look_at_security(options, findings)
         _look_at_ports(options, findings)
     _look_at_store(findings)
+    return True
 
 
-def _look_at_versions(findings: Findings) -> None:
+def _look_at_versions(findings: Findings) -> bool:
     found = {}
     for name in _PACKAGES:
         try:
@@ -68,19 +71,18 @@ def _look_at_versions(findings: Findings) -> None:
             findings.problem(name, "not installed", "Run `pip install --force-reinstall airside`.")
     findings.ok("python", f"{sys.version.split()[0]} at {sys.executable}")
     findings.ok("versions", ", ".join(f"{name} {one}" for name, one in found.items()))
-    findings.attempt(
-        "wire",
-        "Install versions of these libraries that go together: `pip check` names those that do not.",
-        lambda: importlib.import_module("airside.wire.families"),
-    )
+    together = "Install versions of these libraries that go together: `pip check` names those that do not."
+    wire = findings.attempt("versions", together, lambda: importlib.import_module("airside.wire.families"))
+    return wire is not None
 
 
-def _hide_secrets(tables: Mapping[str, Mapping[str, Any]]) -> None:
+def _hide_secrets(table: Mapping[str, Any]) -> None:
     """An error in the settings quotes values."""
-    for table in tables.values():
-        for key, value in table.items():
-            if isinstance(value, str) and _SECRET_KEY.search(key.lower()):
-                hide(value)
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            _hide_secrets(value)
+        elif isinstance(value, str) and _SECRET_KEY.search(key.lower()):
+            hide(value)
 
 
 def _look_at_plugins(settings: Settings, options: ServeOptions, findings: Findings) -> Registry:
