@@ -31,6 +31,8 @@ class Inspection:
 def inspect(path: str | Path) -> Inspection:
     """Read a store that is there. It is not migrated, and an engine may go on driving it. Blocks.
 
+    After a crash, SQLite renews its own index beside the store, the file `-shm`; nothing else is written.
+
     Raises `StoreError` for a store of a newer Airside, a damaged one, and a file that is none.
     """
     file = Path(path).absolute()
