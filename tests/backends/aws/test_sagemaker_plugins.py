@@ -91,6 +91,7 @@ async def finished(client: Any, task_type: str, task: Any, prefix: str) -> Any:
     return resource
 
 
+@pytest.mark.parametrize("wire", [pytest.param("v1", marks=pytest.mark.backend), "v2"])
 async def test_a_deployment_of_the_plugin_runs_unchanged(
     moto: int,
     door: Any,

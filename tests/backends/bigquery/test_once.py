@@ -33,7 +33,7 @@ def task(number: int, run: str) -> BigQueryTask:
 @pytest.mark.parametrize(
     ("wire", "tasks", "kills"),
     [
-        ("v1", 16, 3),
+        ("v1", 8, 2),
         pytest.param("v2", 16, 3, marks=pytest.mark.backend),
         pytest.param("v2", 60, 8, marks=pytest.mark.faults),
     ],

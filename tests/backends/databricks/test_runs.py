@@ -590,6 +590,7 @@ async def test_a_bad_cursor_and_bad_options_are_told(door: Any) -> None:
         Workspace(token="x", profile="y")
 
 
+@pytest.mark.backend
 def test_the_conformance_suite_holds(door: Any) -> None:
     place = door.upload("/Shared/quick.py", "print(1)")
     report = check_agent(DatabricksAgent, task=script(place), options=options(door), wires=("v2",))

@@ -159,7 +159,7 @@ def _abfss(request: pytest.FixtureRequest) -> Store:
 _STORES = {"s3": _s3, "gs": _gs, "abfs": _abfs, "abfss": _abfss}
 
 
-@pytest.fixture(params=_STORES)
+@pytest.fixture(params=["s3", "gs", "abfs", pytest.param("abfss", marks=pytest.mark.backend)])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, vendor_free: None) -> Store:
     """A bucket, or container, of each vendor, with its user's environment set."""
     made = _STORES[request.param](request)
