@@ -199,7 +199,7 @@ class FaultProxy:
     def _ask(self, method: str, body: bytes | None = None) -> bytes:
         request = Request(f"{self.url}/-/faults", data=body, method=method)  # noqa: S310 - always http
         tls = ssl.create_default_context(cafile=self.authority) if self.authority else None
-        with urlopen(request, timeout=30, context=tls) as answer:  # noqa: S310
+        with urlopen(request, timeout=30, context=tls) as answer:  # noqa: S310 - our own emulator
             return bytes(answer.read())
 
 

@@ -142,7 +142,7 @@ async def test_a_code_on_the_context_is_an_error(code: Any, error: type[Exceptio
 
     with pytest.raises(error, match=r"^the service said no$") as caught:
         await getattr(call_on(Custom(answer)), method)(b"m", Call())
-    assert getattr(caught.value, "code") == name  # noqa: B009
+    assert getattr(caught.value, "code") == name  # noqa: B009 - a name that is no attribute of the type
 
 
 async def test_ok_on_the_context_is_no_error() -> None:

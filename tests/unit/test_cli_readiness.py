@@ -56,7 +56,7 @@ class NoKey(Account):
 
 
 class NoLibrary(Near):
-    requires = {"far_away_sdk.inner": "far"}  # noqa: RUF012
+    requires = {"far_away_sdk.inner": "far"}  # noqa: RUF012 - as agents declare it
 
 
 class Broken(Near):

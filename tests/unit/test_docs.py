@@ -171,7 +171,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(tmp_path)
     module = ModuleType("__page__")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # dataclasses look their module up
-    with patch.dict(os.environ):
+    with patch.dict(os.environ):  # what a block sets there is undone
         for block in filter(is_runnable, blocks(page)):
             if block.mark.startswith("file="):
                 path = tmp_path / block.mark.removeprefix("file=")

@@ -176,7 +176,7 @@ class After:
     id: str
 
 
-class Mixed(Base[Place], Sequence[int]):  # type: ignore[type-arg,misc]
+class Mixed(Base[Place], Sequence[int]):  # type: ignore[type-arg,misc]  # what authors may write
     """A second generic base."""
 
     def __getitem__(self, index: Any) -> Any: ...

@@ -47,8 +47,8 @@ class Options:
     server: Server | None = None
     servers: list[Server] = field(default_factory=list)
     named: dict[str, Server] = field(default_factory=dict)
-    anything: tuple = ()  # type: ignore[type-arg]
-    unique: set = field(default_factory=set)  # type: ignore[type-arg]
+    anything: tuple = ()  # type: ignore[type-arg]  # what authors may write
+    unique: set = field(default_factory=set)  # type: ignore[type-arg]  # what authors may write
     region: Region = Region("")
     wait: timedelta = timedelta(0)
     since: date = date.min
@@ -180,6 +180,6 @@ async def test_an_agent_that_asks_for_many_jobs_is_told_how_long_it_has() -> Non
             return [Resource(Phase.RUNNING) for _ in jobs]
 
     agent = adapt(Patient())
-    meta = agent.codec.encode(Server("a"))  # type: ignore[attr-defined]
+    meta = agent.codec.encode(Server("a"))  # type: ignore[attr-defined]  # a face has one
     assert [one.phase for one in await agent.get_many([meta], Call())] == [Phase.RUNNING]  # type: ignore[union-attr]
     await agent.close()

@@ -22,4 +22,4 @@ def test_what_is_no_phase_is_refused_where_it_is_made(phase: Any) -> None:
 
 def test_a_time_that_is_no_number_is_refused_where_it_is_made() -> None:
     with pytest.raises(TypeError, match="poll_after must be a number of seconds or None, not 'soon'"):
-        Resource(Phase.RUNNING, poll_after="soon")  # type: ignore[arg-type]
+        Resource(Phase.RUNNING, poll_after="soon")  # type: ignore[arg-type]  # the mistake

@@ -47,9 +47,9 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
 ANNOTATIONS = st.recursive(
     st.sampled_from(list(VALUES)),
     lambda inner: st.one_of(
-        inner.map(lambda a: list[a]),  # type: ignore[valid-type]
-        inner.map(lambda a: dict[str, a]),  # type: ignore[valid-type]
-        st.lists(inner, min_size=1, max_size=4).map(lambda args: Union[tuple(args)]),  # noqa: UP007
+        inner.map(lambda a: list[a]),  # type: ignore[valid-type]  # a type made at run time
+        inner.map(lambda a: dict[str, a]),  # type: ignore[valid-type]  # as above
+        st.lists(inner, min_size=1, max_size=4).map(lambda args: Union[tuple(args)]),  # noqa: UP007 - of any number
     ),
     max_leaves=6,
 )

@@ -14,7 +14,7 @@ from airside.wire.instants import read_duration, read_timestamp, utc, write_dura
 LONGEST = timedelta(seconds=315_576_000_000)
 MOMENTS = st.datetimes(
     datetime(1, 1, 2),  # noqa: DTZ001 - bounds are naive
-    datetime(9999, 12, 30),  # noqa: DTZ001
+    datetime(9999, 12, 30),  # noqa: DTZ001 - naive on purpose
     timezones=st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
 

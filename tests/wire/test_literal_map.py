@@ -229,7 +229,7 @@ class TestPacking:
     def test_names_must_be_text(self) -> None:
         for name in ("\ud800", 5):
             with pytest.raises(ConversionError, match="a name must be valid text") as caught:
-                pack({name: 1})  # type: ignore[dict-item]
+                pack({name: 1})  # type: ignore[dict-item]  # the mistake
             assert str(caught.value).encode()
 
 

@@ -99,7 +99,7 @@ def test_no_outputs_and_empty_outputs_differ() -> None:
 @given(st.dictionaries(st.text("abc", min_size=1), st.integers(-(2**63), 2**63 - 1) | st.text("xé", max_size=200)))
 def test_outputs_come_back(outputs: dict[str, Any]) -> None:
     data = write_resource(Resource(Phase.SUCCEEDED, outputs=outputs), None)
-    assert dict(read_resource(data, None).outputs) == outputs  # type: ignore[arg-type]
+    assert dict(read_resource(data, None).outputs) == outputs  # type: ignore[arg-type]  # there are some
 
 
 def test_literals_pass_through_byte_for_byte() -> None:

@@ -71,7 +71,8 @@ class Session:
                 raise Retry(said) from None
             if status == 429 and getattr(exc, "code", "") == "insufficient_quota" and not polling:
                 raise Fail(said, code="QuotaExceeded") from None
-            headers = {name.lower(): value for name, value in exc.response.headers.items()}  # type: ignore[attr-defined]
+            answer: Any = exc.response  # type: ignore[attr-defined]  # both SDKs' errors of a status have one
+            headers = {name.lower(): value for name, value in answer.headers.items()}
             raise error_of_status(status, said, headers, polling=polling) from None
 
 

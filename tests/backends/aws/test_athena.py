@@ -171,7 +171,7 @@ def test_sixty_queries_are_two_calls(agent: AthenaAgent, athena_door: Any) -> No
     assert len(athena_door.calls("BatchGetQueryExecution")) == 2
     assert len(athena_door.calls("GetQueryExecution")) == 1
     assert isinstance(resources[-1], NotFound)
-    assert all(isinstance(one.phase, Phase) for one in resources[:-1])  # type: ignore[union-attr]
+    assert all(isinstance(one.phase, Phase) for one in resources[:-1])  # type: ignore[union-attr]  # none is an error
 
 
 def test_when_rows_take_long_the_next_call_fetches_the_others(agent: AthenaAgent, athena_door: Any) -> None:

@@ -347,7 +347,7 @@ def test_a_best_trial_that_cannot_be_looked_at_costs_no_result(
         return
     resource = agent.get(job, Call())
     assert resource.phase is Phase.SUCCEEDED
-    result: Any = dict(resource.outputs or {})["result"]  # type: ignore[call-overload]
+    result: Any = dict(resource.outputs or {})["result"]  # type: ignore[call-overload]  # as above
     assert result["ModelArtifacts"] == {"S3ModelArtifacts": None}
 
 
@@ -455,7 +455,7 @@ def test_times_in_outputs_are_texts(agent: SageMakerJobsAgent, door: Any) -> Non
     told = {"TransformJobName": "t", "TransformJobStatus": "Completed", "TransformEndTime": moment.timestamp()}
     door.answer("DescribeTransformJob", 200, told)
     resource = agent.get(job_of("sagemaker-transform-job", "t"), Call())
-    result: Any = dict(resource.outputs or {})["result"]  # type: ignore[call-overload]
+    result: Any = dict(resource.outputs or {})["result"]  # type: ignore[call-overload]  # as above
     assert datetime.fromisoformat(result["TransformEndTime"]) == moment
 
 

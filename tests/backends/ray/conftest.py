@@ -37,7 +37,7 @@ class Cluster:
 
     def ask(self, path: str) -> bytes:
         request = Request(f"{self.url}{path}", headers={"Authorization": f"Bearer {TOKEN}"})  # noqa: S310 - always http
-        with urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urlopen(request, timeout=30) as answer:  # noqa: S310 - our own cluster
             return bytes(answer.read())
 
     def answers(self) -> bool:

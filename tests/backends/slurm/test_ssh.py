@@ -308,7 +308,7 @@ async def test_many_jobs_are_asked_for_with_one_command(options: Options, shell_
                 asked.append(script)
                 return await run(login, script)
 
-            author._clusters._pool.run = counted  # type: ignore[method-assign]
+            author._clusters._pool.run = counted  # type: ignore[method-assign]  # counted for the test
             unknown = metas[0].replace(b'"job_id":"', b'"job_id":"99999')
             told = await agent.get_many([*metas, unknown], Call())
             bad = metas[0].replace(b'"job_id":"', b'"job_id":"0; id #')

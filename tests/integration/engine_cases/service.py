@@ -178,7 +178,7 @@ def let_rules(running: Engine, **rules: Any) -> None:
         driver.rules = replace(driver.rules, **rules)
         return driver
 
-    running._drivers.find = changed  # type: ignore[method-assign]
+    running._drivers.find = changed  # type: ignore[method-assign]  # held up for the test
 
 
 async def until(condition: Callable[[], object]) -> None:
